@@ -1,0 +1,43 @@
+# Each target prepares .venv by itself and installs only when its inputs changed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test test-quick check clean
+.DEFAULT_GOAL := demo
+
+# uv where it is present (faster), else venv + pip. Both compile bytecode, so that the first command starts fast.
+$(READY): pyproject.toml constraints.txt
+	@if command -v uv >/dev/null 2>&1; then \
+	    echo "preparing $(VENV) with uv"; \
+	    { [ -x $(BIN)/python ] || uv venv --quiet --python $(PYTHON) $(VENV); } && \
+	    uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
+	else \
+	    echo "preparing $(VENV) with pip (a few minutes the first time)"; \
+	    { [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); } && \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+	fi
+	@$(BIN)/python -m compileall -q tinyres export bench
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/tinyres demo
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+test-quick: $(READY)
+	@$(BIN)/python -m pytest -m "not slow"
+
+# mypy cannot follow the folder mapping of the editable install, so it sees the tree as it installs, through links.
+check: $(READY)
+	@rm -rf build/types && mkdir -p build/types/tinyres
+	@for f in tinyres/*; do ln -s ../../../$$f build/types/$$f; done
+	@ln -s ../../../export build/types/tinyres/export && ln -s ../../../bench build/types/tinyres/bench
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo $(VENV)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
