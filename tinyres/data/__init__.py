@@ -1,0 +1,1 @@
+"""Data sets: where pictures come from, their decoded cache, and the batches made of them."""

@@ -1,0 +1,270 @@
+"""Every picture decoded once into memory-mapped uint8 arrays, on all cores, resumable and atomic.
+
+A cache is a folder `<kind>-<key>/` of .npy files with a manifest; it appears under that name only when it is whole. The
+key covers the source's content and the decoding. Pictures that cannot be read are listed, counted and left out.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from filelock import FileLock
+
+from tinyres import records
+from tinyres.data.sources import SPLITS, Source, SplitName, read_pixels
+from tinyres.data.statistics import ChannelSums, Statistics
+from tinyres.environment import usable_cores
+from tinyres.errors import DataError
+from tinyres.files import remove, storage_errors, sync_folder
+from tinyres.spec import Preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from tinyres.progress import Progress
+
+SCHEMA = 1
+CHUNK = 500
+"""Pictures a worker decodes between two reports: small enough for a lively bar, large enough to pay for the call."""
+_IN_PROCESS_BELOW = 1000
+"""Fewer pictures than this are decoded here: starting workers would take longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A picture that could not be decoded."""
+
+    split: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a cache holds."""
+
+    schema: int
+    kind: str
+    """tiny-imagenet, folders, folders-split or shapes."""
+    fingerprint: str
+    """SHA-256 of the source's content, image size and decoding: equal fingerprints mean equal arrays."""
+    image_size: int
+    class_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    counts: dict[str, int]
+    """Pictures kept, by split."""
+    unreadable: tuple[Unreadable, ...]
+    statistics: Statistics
+    """Of the training pictures."""
+    seconds: float
+    """What the build took, over all its attempts but the interrupted parts."""
+
+
+def fingerprint_of(source: Source, preprocess: Preprocess) -> str:
+    """The cache key of `source` under `preprocess` (mean and std are applied later and do not count)."""
+    decoding = (SCHEMA, preprocess.image_size, preprocess.color, preprocess.resize, preprocess.crop)
+    return hashlib.sha256(f"{source.fingerprint()}{decoding}".encode()).hexdigest()
+
+
+def build(source: Source, preprocess: Preprocess, root: Path, progress: Progress) -> Path:
+    """Return the cache folder of `source` below `root`, building what is missing of it.
+
+    Errors: DataError if a class has no readable picture; StorageError.
+    """
+    fingerprint = fingerprint_of(source, preprocess)
+    folder = root / f"{source.kind}-{fingerprint[:16]}"
+    if (folder / "manifest.json").exists():
+        return folder
+    with storage_errors(folder):
+        root.mkdir(parents=True, exist_ok=True)
+        # One builder at a time; the lock dies with its process, and the next takes over what was done.
+        with FileLock(root / f".{folder.name}.lock"):
+            if not (folder / "manifest.json").exists():
+                _build(source, preprocess, folder, fingerprint, progress)
+    return folder
+
+
+def _build(source: Source, preprocess: Preprocess, folder: Path, fingerprint: str, progress: Progress) -> None:
+    partial = folder.with_name(folder.name + ".partial")
+    partial.mkdir(exist_ok=True)
+    labels = {split: source.labels(split) for split in SPLITS}
+    for split in SPLITS:
+        _allocate(partial / f"{split}.images.npy", (len(labels[split]), preprocess.image_size, preprocess.image_size, 3))
+    journal = partial / "done.jsonl"
+    done = _read_journal(journal)
+    waiting = [chunk for chunk in _chunks(labels) if (chunk.split, chunk.start) not in done]
+    total = sum(chunk.stop - chunk.start for chunk in waiting)
+    with progress.task("decoding pictures", total, "pictures") as task, journal.open("a", encoding="utf-8") as log:
+        for result in _decode_all(source, preprocess, partial, waiting):
+            # A line is written whole and only after its pixels: a torn last line is ignored, its chunk done again.
+            log.write(json.dumps(asdict(result)) + "\n")
+            log.flush()
+            done[result.split, result.start] = result
+            task.advance(result.stop - result.start)
+    _finish(source, preprocess, partial, folder, fingerprint, labels, list(done.values()), progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    split: SplitName
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    split: SplitName
+    start: int
+    stop: int
+    unreadable: list[tuple[int, str]]
+    sums: ChannelSums
+    seconds: float
+
+
+def _chunks(labels: dict[SplitName, NDArray[np.int64]]) -> Iterator[_Chunk]:
+    for split in SPLITS:
+        for start in range(0, len(labels[split]), CHUNK):
+            yield _Chunk(split, start, min(start + CHUNK, len(labels[split])))
+
+
+def _read_journal(path: Path) -> dict[tuple[str, int], _Done]:
+    done = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                result = records.from_json(_Done, line, source=str(path), error=DataError)
+                done[result.split, result.start] = result
+    return done
+
+
+def _allocate(path: Path, shape: tuple[int, ...]) -> None:
+    if not path.exists():
+        # A name of its own until the header is there, so that an interrupted allocation is not mistaken for an array.
+        temporary = path.with_suffix(".tmp")
+        np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()
+        temporary.replace(path)
+
+
+def _decode_all(source: Source, preprocess: Preprocess, partial: Path, chunks: list[_Chunk]) -> Iterator[_Done]:
+    pictures = sum(chunk.stop - chunk.start for chunk in chunks)
+    if pictures < _IN_PROCESS_BELOW or usable_cores() == 1:
+        for chunk in chunks:
+            yield _decode(source, preprocess, partial, chunk)
+        return
+    # spawn, not fork: the parent may hold threads (progress bar, torch) that a fork would copy in a broken state.
+    pool = concurrent.futures.ProcessPoolExecutor(
+        usable_cores(),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(source, preprocess, partial),
+    )
+    with pool:
+        try:
+            for future in concurrent.futures.as_completed([pool.submit(_decode_here, chunk) for chunk in chunks]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_worker: tuple[Source, Preprocess, Path] | None = None
+
+
+def _start_worker(source: Source, preprocess: Preprocess, partial: Path) -> None:
+    global _worker  # noqa: PLW0603 - a pool's initializer can hand state to its calls in no other way
+    _worker = (source, preprocess, partial)
+
+
+def _decode_here(chunk: _Chunk) -> _Done:
+    if _worker is None:
+        raise RuntimeError("a worker was called before it was started")
+    return _decode(*_worker, chunk)
+
+
+def _decode(source: Source, preprocess: Preprocess, partial: Path, chunk: _Chunk) -> _Done:
+    started = time.perf_counter()
+    images = np.load(partial / f"{chunk.split}.images.npy", mmap_mode="r+")
+    unreadable = []
+    for index in range(chunk.start, chunk.stop):
+        pixels, reason = read_pixels(source, chunk.split, index, preprocess)
+        if pixels is None:
+            unreadable.append((index, reason))
+        else:
+            images[index] = pixels
+    bad = {index for index, _ in unreadable}
+    kept = [index for index in range(chunk.start, chunk.stop) if index not in bad]
+    sums = ChannelSums.of(images[kept] if bad else images[chunk.start : chunk.stop])
+    return _Done(chunk.split, chunk.start, chunk.stop, unreadable, sums, time.perf_counter() - started)
+
+
+def _finish(
+    source: Source,
+    preprocess: Preprocess,
+    partial: Path,
+    folder: Path,
+    fingerprint: str,
+    labels: dict[SplitName, NDArray[np.int64]],
+    done: list[_Done],
+    progress: Progress,
+) -> None:
+    unreadable = []
+    for split in SPLITS:
+        bad = sorted(pair for result in done if result.split == split for pair in result.unreadable)
+        unreadable += [Unreadable(split, source.name_of(split, index), reason) for index, reason in bad]
+        labels[split] = _keep(partial, split, labels[split], [index for index, _ in bad])
+    for picture in unreadable[:5]:
+        progress.warn(f"left out: {picture.reason}")
+    if unreadable:
+        progress.warn(f"{len(unreadable)} pictures cannot be read; the manifest lists them")
+    missing = sorted(set(range(len(source.class_ids))) - set(labels["train"].tolist()))
+    if missing:
+        remove(partial)
+        raise DataError(f"class {source.class_ids[missing[0]]!r} has no readable training picture")
+    if not len(labels["val"]):
+        remove(partial)
+        raise DataError("no validation picture can be read")
+    sums = ChannelSums.total([result.sums for result in done if result.split == "train"])
+    manifest = Manifest(
+        schema=SCHEMA,
+        kind=source.kind,
+        fingerprint=fingerprint,
+        image_size=preprocess.image_size,
+        class_ids=source.class_ids,
+        class_names=source.class_names,
+        counts={split: len(labels[split]) for split in SPLITS},
+        unreadable=tuple(unreadable),
+        statistics=sums.statistics(),
+        seconds=round(sum(result.seconds for result in done), 3),
+    )
+    records.save(partial / "manifest.json", manifest)
+    (partial / "done.jsonl").unlink()
+    os.replace(partial, folder)
+    sync_folder(folder.parent)
+
+
+def _keep(partial: Path, split: SplitName, labels: NDArray[np.int64], bad: list[int]) -> NDArray[np.int64]:
+    """Write the labels of `split`, and close the gaps that unreadable pictures left in its images."""
+    kept = np.setdiff1d(np.arange(len(labels)), bad)
+    if bad:
+        path = partial / f"{split}.images.npy"
+        images = np.load(path, mmap_mode="r")
+        temporary = path.with_suffix(".tmp")
+        closed = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(kept), *images.shape[1:]))
+        for start in range(0, len(kept), CHUNK):
+            closed[start : start + CHUNK] = images[kept[start : start + CHUNK]]
+        closed.flush()
+        temporary.replace(path)
+    labels = labels[kept]
+    np.save(partial / f"{split}.labels.npy", labels)
+    return labels

@@ -1,0 +1,115 @@
+"""Open a data set by the words after `--data`: find the source, build or reuse its cache, map the arrays.
+
+Nothing here decodes or augments.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import platformdirs
+
+from tinyres import records
+from tinyres.data import cache, download
+from tinyres.data.cache import Manifest
+from tinyres.data.sources import find_source
+from tinyres.errors import DataError
+from tinyres.progress import Silent
+from tinyres.spec import Preprocess
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tinyres.progress import Progress
+
+HOLDOUT_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Pictures and their classes."""
+
+    images: NDArray[np.uint8]
+    """(N, S, S, 3) RGB; memory-mapped, read-only."""
+    labels: NDArray[np.int64]
+    """(N,)"""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def spread(self, count: int) -> Split:
+        """At most `count` pictures at even distances: the same ones every time, over all classes of a sorted split."""
+        if count >= len(self):
+            return self
+        index = (np.arange(count) * len(self)) // count
+        return Split(images=self.images[index], labels=self.labels[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A decoded data set."""
+
+    name: str
+    """What the user called it."""
+    manifest: Manifest
+    train: Split
+    val: Split
+    judged_on: str = "val"
+    """val (the data's own) or holdout (cut from the training pictures)."""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it is the embedded shapes, which every result must say."""
+        return self.manifest.kind == "shapes"
+
+
+def cache_root(cache_dir: Path | None = None) -> Path:
+    """Where caches and downloads live: the option, else TINYRES_CACHE, else the platform's cache folder."""
+    if cache_dir is not None:
+        return cache_dir
+    return Path(os.environ.get("TINYRES_CACHE") or platformdirs.user_cache_path("tinyres"))
+
+
+def open_dataset(
+    data: str, *, image_size: int = 64, cache_dir: Path | None = None, progress: Progress | None = None
+) -> Dataset:
+    """Open `data` (tiny-imagenet, shapes, a zip or a folder), building its cache first if need be.
+
+    Errors: DataError, StorageError; UsageError for an image size out of range.
+    """
+    progress = progress or Silent()
+    root = cache_root(cache_dir)
+    archive = download.fetch_tiny_imagenet(root, progress) if data == "tiny-imagenet" else None
+    folder = cache.build(find_source(data, archive=archive), Preprocess(image_size=image_size), root, progress)
+    return read_cache(folder, name=data)
+
+
+def read_cache(folder: Path, *, name: str) -> Dataset:
+    """Map the arrays of a finished cache. Errors: DataError if they do not fit its manifest."""
+    manifest = records.load(Manifest, folder / "manifest.json", error=DataError)
+    splits = {}
+    for split in ("train", "val"):
+        try:
+            images = np.load(folder / f"{split}.images.npy", mmap_mode="r", allow_pickle=False)
+            labels = np.load(folder / f"{split}.labels.npy", allow_pickle=False)
+        except (OSError, ValueError) as exc:
+            raise DataError(f"the cache {folder} is damaged: {exc}", hint=f"remove {folder} and run again") from exc
+        count = manifest.counts[split]
+        size = manifest.image_size
+        if images.shape != (count, size, size, 3) or labels.shape != (count,):
+            raise DataError(f"the cache {folder} does not fit its manifest", hint=f"remove {folder} and run again")
+        splits[split] = Split(images=images, labels=labels)
+    return Dataset(name=name, manifest=manifest, train=splits["train"], val=splits["val"])
+
+
+def with_holdout(dataset: Dataset, *, seed: int) -> Dataset:
+    """Judge on a random tenth of the training pictures instead of val, as the seed did. Copies the pictures once."""
+    order = np.random.default_rng((seed, len(dataset.train))).permutation(len(dataset.train))
+    held = max(1, round(len(order) * HOLDOUT_SHARE))
+    parts = [np.sort(order[held:]), np.sort(order[:held])]
+    train, val = (Split(dataset.train.images[index], dataset.train.labels[index]) for index in parts)
+    return replace(dataset, train=train, val=val, judged_on="holdout")

@@ -1,0 +1,166 @@
+"""Which picture belongs to which class and split, read from the names alone.
+
+It knows the official Tiny ImageNet layout (val through `val_annotations.txt`), `train/` and `val/` with a folder per
+class, and a plain folder per class, which it splits by a fixed seed. It opens no picture.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyres.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tinyres.data.store import Store
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+VAL_FOLDERS = ("val", "valid", "validation")
+VAL_SHARE = 0.1
+"""Of each class, where the data brings no split of its own."""
+
+Item = tuple[str, int]
+"""A picture's name and its class index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A data set's classes, in sorted order of their ids, and the pictures of its splits."""
+
+    kind: str
+    """tiny-imagenet, folders (own train and val) or folders-split (split here)."""
+    class_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    train: tuple[Item, ...]
+    val: tuple[Item, ...]
+
+
+def read_layout(store: Store, *, place: str) -> Layout:
+    """Find classes and splits in `store`; `place` names it in errors. Errors: DataError."""
+    names = store.names()
+    root = _root_of(names)
+    inside = [name[len(root) :] for name in names if name.startswith(root)]
+    trained = any(name.startswith("train/") for name in inside)
+    train_prefix = "train/" if trained else ""
+    by_class = _class_folders(inside, train_prefix)
+    if len(by_class) < 2:
+        raise DataError(
+            f"{place} has {len(by_class)} class folders with pictures; valid: at least 2",
+            hint="expected FOLDER/train/CLASS/*.jpg with FOLDER/val/CLASS/*.jpg, or FOLDER/CLASS/*.jpg",
+        )
+    empty = [name for name, pictures in by_class.items() if not pictures]
+    if empty:
+        raise DataError(f"class {empty[0]!r} in {place} has no picture", hint="add pictures or remove the folder")
+    class_ids = tuple(sorted(by_class))
+    index_of = {class_id: index for index, class_id in enumerate(class_ids)}
+    items = [(root + name, index_of[class_id]) for class_id in class_ids for name in by_class[class_id]]
+
+    kind = "folders"
+    annotations = "val/val_annotations.txt"
+    if annotations in inside:
+        kind = "tiny-imagenet"
+        val = _annotated(store.read(root + annotations), inside, root, index_of, place)
+    else:
+        val = _val_folders(inside, root, index_of, place) if trained else []
+        if not val:
+            kind = "folders-split"
+            items, val = _split(items)
+    if not val:
+        raise DataError(f"{place} has no picture to validate on", hint="add a val folder, or more pictures to a class")
+    words = _words(store.read(root + "words.txt")) if "words.txt" in inside else {}
+    return Layout(
+        kind=kind,
+        class_ids=class_ids,
+        class_names=tuple(words.get(class_id, class_id) for class_id in class_ids),
+        train=tuple(items),
+        val=tuple(val),
+    )
+
+
+def _is_picture(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
+
+
+def _root_of(names: Sequence[str]) -> str:
+    """The folder that holds `train/`, or else the class folders: archives often wrap all in one folder."""
+    wrapped = sorted((name for name in names if "train/" in name), key=lambda name: name.count("/"))
+    for name in wrapped:
+        parts = name.split("/")
+        if "train" in parts[:-1]:
+            return "".join(part + "/" for part in parts[: parts.index("train")])
+    root = ""
+    while True:
+        tops = {name[len(root) :].split("/")[0] for name in names if name.startswith(root) and "/" in name[len(root) :]}
+        files = any(_is_picture(name) for name in names if name.startswith(root) and "/" not in name[len(root) :])
+        if len(tops) != 1 or files:
+            return root
+        deeper = root + tops.pop() + "/"
+        if not any("/" in name[len(deeper) :] for name in names if name.startswith(deeper)):
+            return root
+        root = deeper
+
+
+def _class_folders(inside: Sequence[str], prefix: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in inside:
+        if not name.startswith(prefix):
+            continue
+        class_id, slash, rest = name[len(prefix) :].partition("/")
+        if slash and class_id:
+            pictures = found[class_id]  # an empty folder counts as a class, so that it is reported
+            if rest and _is_picture(rest):
+                pictures.append(name)
+    return dict(found)
+
+
+def _annotated(content: bytes, inside: Sequence[str], root: str, index_of: dict[str, int], place: str) -> list[Item]:
+    pictures = {PurePosixPath(name).name: name for name in inside if name.startswith("val/") and _is_picture(name)}
+    items = []
+    for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
+        fields = line.split("\t")
+        if not line.strip():
+            continue
+        if len(fields) < 2 or fields[1] not in index_of:
+            raise DataError(f"val_annotations.txt line {number} of {place} names no class of train/: {line[:60]!r}")
+        if fields[0] not in pictures:
+            raise DataError(f"val_annotations.txt line {number} of {place} names a picture that is absent: {fields[0]!r}")
+        items.append((root + pictures[fields[0]], index_of[fields[1]]))
+    return items
+
+
+def _val_folders(inside: Sequence[str], root: str, index_of: dict[str, int], place: str) -> list[Item]:
+    for folder in VAL_FOLDERS:
+        by_class = _class_folders(inside, folder + "/")
+        unknown = sorted(class_id for class_id, pictures in by_class.items() if pictures and class_id not in index_of)
+        if unknown:
+            raise DataError(f"{folder}/{unknown[0]} in {place} is no class of train/")
+        if any(by_class.values()):
+            return [(root + name, index_of[class_id]) for class_id in sorted(by_class) for name in by_class[class_id]]
+    return []
+
+
+def _split(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Hold out a tenth of each class, at least one picture where there are two."""
+    by_label: dict[int, list[Item]] = defaultdict(list)
+    for item in items:
+        by_label[item[1]].append(item)
+    train: list[Item] = []
+    val: list[Item] = []
+    for label, group in sorted(by_label.items()):
+        order = np.random.default_rng((0, label)).permutation(len(group))
+        held = max(1, round(len(group) * VAL_SHARE)) if len(group) > 1 else 0
+        chosen = set(order[:held].tolist())
+        train += [item for index, item in enumerate(group) if index not in chosen]
+        val += [item for index, item in enumerate(group) if index in chosen]
+    return train, val
+
+
+def _words(content: bytes) -> dict[str, str]:
+    pairs = (line.partition("\t") for line in content.decode(errors="replace").splitlines())
+    return {class_id: words.strip() for class_id, tab, words in pairs if tab and words.strip()}

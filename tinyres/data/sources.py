@@ -1,0 +1,131 @@
+"""The places data can come from, behind one protocol: a tree of pictures (folder or zip), or the drawn shapes.
+
+`find_source` turns what the user wrote after `--data` into one of them. Decoding and caching happen in `cache`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from tinyres.data import shapes
+from tinyres.data.layout import read_layout
+from tinyres.data.store import FolderStore, ZipStore
+from tinyres.decode import pixels_from_bytes
+from tinyres.errors import DataError, ImageError, suggest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tinyres.data.store import Store
+    from tinyres.spec import Preprocess
+
+SplitName = Literal["train", "val"]
+SPLITS: tuple[SplitName, SplitName] = ("train", "val")
+NAMED = ("tiny-imagenet", "shapes")
+
+
+class Source(Protocol):
+    """Pictures with labels, not yet decoded. Picklable, so that every core can decode."""
+
+    kind: str
+    """How the classes and splits were found."""
+    class_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+    def labels(self, split: SplitName) -> NDArray[np.int64]:
+        """(N,) class indices."""
+
+    def name_of(self, split: SplitName, index: int) -> str:
+        """What to call a picture in a message."""
+
+    def pixels(self, split: SplitName, index: int, preprocess: Preprocess) -> NDArray[np.uint8]:
+        """(S, S, 3) uint8 RGB. Errors: ImageError, DataError."""
+
+    def fingerprint(self) -> str:
+        """Changes when pictures or labels do."""
+
+
+class PictureTree:
+    """Pictures in a folder or a zip."""
+
+    def __init__(self, store: Store, *, place: str) -> None:
+        self._store = store
+        layout = read_layout(store, place=place)
+        self.kind = layout.kind
+        self.class_ids = layout.class_ids
+        self.class_names = layout.class_names
+        self._items = {"train": layout.train, "val": layout.val}
+
+    def labels(self, split: SplitName) -> NDArray[np.int64]:
+        """(N,) class indices."""
+        return np.array([label for _, label in self._items[split]], dtype=np.int64)
+
+    def name_of(self, split: SplitName, index: int) -> str:
+        """The picture's name inside the folder or zip."""
+        return self._items[split][index][0]
+
+    def pixels(self, split: SplitName, index: int, preprocess: Preprocess) -> NDArray[np.uint8]:
+        """Decode one picture. Errors: ImageError, DataError."""
+        name = self.name_of(split, index)
+        return pixels_from_bytes(self._store.read(name), preprocess, name=name)
+
+    def fingerprint(self) -> str:
+        """The store's own."""
+        return self._store.fingerprint()
+
+
+class Shapes:
+    """The embedded, drawn data set."""
+
+    kind = "shapes"
+    class_ids = shapes.CLASSES
+    class_names = shapes.CLASSES
+
+    def labels(self, split: SplitName) -> NDArray[np.int64]:
+        """(N,) class indices."""
+        return np.array([shapes.label_of(index) for index in range(shapes.SIZES[split])], dtype=np.int64)
+
+    def name_of(self, split: SplitName, index: int) -> str:
+        """Split and number."""
+        return f"shapes/{split}/{index}"
+
+    def pixels(self, split: SplitName, index: int, preprocess: Preprocess) -> NDArray[np.uint8]:
+        """Draw one picture."""
+        return shapes.render(split, index, preprocess.image_size)
+
+    def fingerprint(self) -> str:
+        """Of the drawing code: another renderer is another data set."""
+        return hashlib.sha256(Path(shapes.__file__).read_bytes()).hexdigest()
+
+
+def find_source(data: str, *, archive: Path | None = None) -> Source:
+    """Open what `--data` names: `shapes`, `tiny-imagenet` (read from `archive`), a zip or a folder.
+
+    Errors: DataError if there is no such place or it holds no classes of pictures.
+    """
+    if data == "shapes":
+        return Shapes()
+    if data == "tiny-imagenet":
+        if archive is None:
+            raise DataError("tiny-imagenet is not downloaded", hint="tinyres data prepare --data tiny-imagenet")
+        return PictureTree(ZipStore(archive), place="tiny-imagenet")
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return PictureTree(FolderStore(path), place=data)
+    if path.is_file():
+        return PictureTree(ZipStore(path), place=data)
+    raise DataError(f"--data {data}: there is no such folder or zip", hint=suggest(data, NAMED))
+
+
+def read_pixels(
+    source: Source, split: SplitName, index: int, preprocess: Preprocess
+) -> tuple[NDArray[np.uint8] | None, str]:
+    """One picture, or None and the reason it cannot be read: one bad file must not end a long build."""
+    try:
+        return source.pixels(split, index, preprocess), ""
+    except (ImageError, DataError) as exc:
+        return None, str(exc)

@@ -1,0 +1,69 @@
+"""A picture file becomes the uint8 pixels a model takes: the same code for the training cache and for a served request.
+
+It does not normalise: that is arithmetic of the model, inside the artifact.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tinyres.errors import ImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tinyres.spec import Preprocess
+
+MAX_PIXELS = 100_000_000
+"""A picture that claims more is refused before its pixels are decoded (a decompression bomb, or a mistake)."""
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+def pixels_from_file(path: str | Path, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Decode a picture file to (S, S, 3) uint8 RGB. Errors: ImageError that names the file."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as exc:
+        raise ImageError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    return pixels_from_bytes(content, preprocess, name=str(path))
+
+
+def pixels_from_bytes(content: bytes, preprocess: Preprocess, *, name: str = "the picture") -> NDArray[np.uint8]:
+    """Decode an encoded picture (JPEG, PNG, ...) to (S, S, 3) uint8 RGB. Errors: ImageError that says `name`."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{name} has {image.width}x{image.height} pixels; valid: up to {MAX_PIXELS:,}")
+            return pixels_from_image(image, preprocess)
+    except ImageError:
+        raise
+    # Pillow's decoders raise whatever their format code meets (struct.error, SyntaxError, ...) on broken files.
+    except Exception as exc:  # noqa: BLE001
+        reason = "no picture format that Pillow knows" if "cannot identify" in str(exc) else str(exc)
+        raise ImageError(f"{name} is not a readable picture: {reason}") from exc
+
+
+def pixels_from_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Turn a Pillow image of any mode and size into (S, S, 3) uint8 RGB. Alpha is dropped, not blended."""
+    size = preprocess.image_size
+    image = _rgb(ImageOps.exif_transpose(image))
+    if image.size != (size, size):
+        scale = size / min(image.size)
+        width, height = (max(size, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = (width - size) // 2, (height - size) // 2
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image, dtype=np.uint8).copy()
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT:
+        # Pillow clips 16-bit gray to 255 when it converts; the high byte is the picture.
+        image = Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")

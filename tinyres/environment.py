@@ -1,0 +1,108 @@
+"""What machine and which versions made a result: recorded with every run, certificate and measurement.
+
+It names no host, user or path, and imports no framework: versions come from the installed packages' metadata.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = (
+    "tinyres",
+    "numpy",
+    "pillow",
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt_rtx",
+)
+INSTRUCTION_SETS = ("sse4_2", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8", "asimd")
+"""The ones that change how fast, or with what arithmetic, a network runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A machine and its software, as far as they change results or speed."""
+
+    os: str
+    machine: str
+    python: str
+    cpu: str
+    instruction_sets: tuple[str, ...]
+    cores: int
+    """Usable by this process."""
+    memory_bytes: int | None
+    gpu: str | None
+    """Name and driver of the first CUDA device, if torch was loaded and sees one."""
+    packages: dict[str, str]
+
+
+def capture() -> Environment:
+    """Describe this machine and process."""
+    cpu, flags = _cpu()
+    return Environment(
+        os=platform.system(),
+        machine=platform.machine(),
+        python=platform.python_version(),
+        cpu=cpu,
+        instruction_sets=tuple(name for name in INSTRUCTION_SETS if name in flags),
+        cores=usable_cores(),
+        memory_bytes=_memory_bytes(),
+        gpu=_gpu(),
+        packages=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """The installed version of each package that shapes results; absent ones are left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def usable_cores() -> int:
+    """The cores this process may run on (a container or taskset may allow fewer than the machine has)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu() -> tuple[str, frozenset[str]]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or "unknown", frozenset()
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    flags = fields.get("flags") or fields.get("Features") or ""
+    return fields.get("model name", "unknown"), frozenset(flags.split())
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _gpu() -> str | None:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    return f"{properties.name} (sm_{properties.major}{properties.minor}, CUDA {torch.version.cuda})"

@@ -1,0 +1,74 @@
+"""Accuracy from logits, as counts, with intervals that say how little a small sample tells.
+
+Counts are summed and divided once. It holds no timing statistics.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Z95 = 1.959963984540054
+"""The 97.5 % point of the normal distribution, for two-sided 95 % intervals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How many of `images` were right."""
+
+    images: int
+    correct: int
+    """Top-1."""
+    correct_top5: int
+    low: float
+    """Lower end of the 95 % Wilson interval of top-1."""
+    high: float
+
+    @property
+    def top1(self) -> float:
+        """Share of images whose best class is right, 0..1."""
+        return self.correct / self.images
+
+    @property
+    def top5(self) -> float:
+        """Share of images whose class is among the best five, 0..1."""
+        return self.correct_top5 / self.images
+
+
+def accuracy_of(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Accuracy:
+    """Count right answers; `logits` (N, C), `labels` (N,). Errors: ValueError for no images or unequal counts."""
+    if len(logits) != len(labels) or len(labels) == 0:
+        raise ValueError(f"{len(logits)} rows of logits and {len(labels)} labels; valid: equal, at least 1")
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    hits = best == labels[:, None]
+    correct = int(hits[:, 0].sum())
+    low, high = wilson_interval(correct, len(labels))
+    return Accuracy(images=len(labels), correct=correct, correct_top5=int(hits.any(axis=1).sum()), low=low, high=high)
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a proportion (Wilson 1927): honest for few trials and near 0 and 1."""
+    share = successes / trials
+    center = share + Z95**2 / (2 * trials)
+    spread = Z95 * math.sqrt(share * (1 - share) / trials + Z95**2 / (4 * trials**2))
+    scale = 1 + Z95**2 / trials
+    return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)
+
+
+def paired_interval(gained: int, lost: int, trials: int) -> tuple[float, float, float]:
+    """The difference of two paired accuracies and its 95 % interval: (difference, low, high), in shares.
+
+    `gained` images only the second answers rightly, `lost` only the first. Agresti and Min's adjustment (2005) of
+    Wald's interval adds half a count to every cell, so that few or no changes still give an interval of some width.
+    """
+    total = trials + 2
+    adjusted = (gained - lost) / total
+    variance = ((gained + 0.5) + (lost + 0.5) - (gained - lost) ** 2 / total) / total**2
+    spread = Z95 * math.sqrt(variance)
+    return (gained - lost) / trials, max(-1.0, adjusted - spread), min(1.0, adjusted + spread)

@@ -1,0 +1,75 @@
+"""Facts kept as JSON: frozen dataclasses written to text and read back with every field checked.
+
+Files may come from strangers or from another version: what is read is validated against the type, and what does not
+fit is an error that names the file and the field, never a half-filled record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tinyres.errors import InputError
+from tinyres.files import write_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+MAX_RECORD_BYTES = 256 * 2**20
+"""Larger JSON is refused before it is parsed; a bench with raw samples is a few MiB."""
+
+
+@lru_cache(maxsize=None)
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def to_json(record: object, *, indent: int | None = 2) -> str:
+    """A dataclass (or a plain value) as JSON text; fields in their declared order, so equal records give equal text."""
+    value = dataclasses.asdict(record) if dataclasses.is_dataclass(record) and not isinstance(record, type) else record
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
+
+
+def _plain(value: object) -> Any:
+    if hasattr(value, "item"):  # a numpy scalar
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def from_json(kind: type[T], text: str | bytes, *, source: str, error: type[InputError] = InputError) -> T:
+    """Read a `kind` from JSON `text`; `source` names where it came from in the error.
+
+    Errors: `error` for text that is no JSON, or whose fields do not fit the type.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(kind).validate_json(text)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise error(f"{source} is not a valid {kind.__name__}: {place}: {first['msg']}") from exc
+
+
+def save(path: Path, record: object) -> None:
+    """Write `record` as JSON to `path`, atomically."""
+    write_text(path, to_json(record) + "\n")
+
+
+def load(kind: type[T], path: Path, *, error: type[InputError] = InputError) -> T:
+    """Read a `kind` from the JSON file `path`. Errors: `error` if it is absent, too large or does not fit."""
+    try:
+        if path.stat().st_size > MAX_RECORD_BYTES:
+            raise error(f"{path} is too large to be a {kind.__name__}")
+        content = path.read_bytes()
+    except OSError as exc:
+        raise error(f"cannot read {path}: {exc.strerror or exc}") from exc
+    return from_json(kind, content, source=str(path), error=error)
