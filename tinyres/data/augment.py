@@ -15,15 +15,14 @@ if TYPE_CHECKING:
     from tinyres.spec import Preprocess
 
 
-def normalize(images: Tensor, preprocess: Preprocess) -> Tensor:
-    """(N, H, W, 3) uint8 to (N, 3, H, W) float32, channels-last: (x / 255 - mean) / std, written as (x - 255 mean) / (255 std).
+def normalize(images: Tensor, preprocess: Preprocess, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(N, H, W, 3) uint8 to (N, 3, H, W) in channels-last memory: (x - 255 mean) / (255 std).
 
     The exported graph does the same two operations in the same order.
     """
-    mean = torch.tensor(preprocess.mean, dtype=torch.float64, device="cpu") * 255
-    std = torch.tensor(preprocess.std, dtype=torch.float64, device="cpu") * 255
-    floats = images.to(torch.float32)
-    return ((floats - mean.to(floats)) / std.to(floats)).permute(0, 3, 1, 2)
+    mean = torch.tensor([value * 255 for value in preprocess.mean], dtype=dtype, device=images.device)
+    std = torch.tensor([value * 255 for value in preprocess.std], dtype=dtype, device=images.device)
+    return ((images.to(dtype) - mean) / std).permute(0, 3, 1, 2)
 
 
 def crop_and_flip(images: Tensor, *, padding: int, flip: bool, generator: torch.Generator) -> Tensor:

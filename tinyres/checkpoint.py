@@ -1,0 +1,167 @@
+"""Weights with their ModelSpec, and the whole state of a run to go on from: safetensors files, written atomically.
+
+Reading one executes nothing and allocates no more than the file holds. Everything but tensors is one JSON text in the
+header (safetensors writes several metadata entries in random order; one keeps equal checkpoints byte-equal).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tinyres import records
+from tinyres.errors import CheckpointError, missing_extra
+from tinyres.files import atomic_path, sha256_of
+from tinyres.model import ResNet
+from tinyres.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_KEY = "tinyres"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where weights come from."""
+
+    run: str
+    recipe: str
+    data_kind: str
+    """As in the cache's manifest; `shapes` marks a toy, `unknown` an import."""
+    data_fingerprint: str
+    epoch: int
+    """Finished epochs."""
+    step: int
+    """Optimizer steps."""
+    selected_on: str
+    """The split that chose these weights (val, holdout), or `none` for the last epoch's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    spec: ModelSpec
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights read from a file."""
+
+    spec: ModelSpec
+    origin: Origin
+    tensors: Mapping[str, Tensor]
+    sha256: str
+    """Of the file."""
+
+    def model(self) -> ResNet:
+        """A model with these weights, in evaluation mode. Errors: CheckpointError if they do not fit the spec."""
+        model = ResNet(self.spec)
+        try:
+            model.load_state_dict(dict(self.tensors), strict=True)
+        except RuntimeError as exc:
+            raise CheckpointError(f"the weights do not fit their own spec: {str(exc).splitlines()[1].strip()}") from exc
+        return model.eval()
+
+
+def save_weights(path: Path, model: ResNet, spec: ModelSpec, origin: Origin) -> None:
+    """Write a model's weights and spec to `path`. Errors: StorageError."""
+    save_tensors(path, model.state_dict(), spec, origin)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], spec: ModelSpec, origin: Origin) -> None:
+    """Write weights under this network's names with their spec to `path`. Errors: StorageError."""
+    _write(path, dict(tensors), records.to_json(_Header(spec, origin), indent=None))
+
+
+def load_weights(path: Path) -> Checkpoint:
+    """Read weights and spec. Errors: CheckpointError if it is not a checkpoint of ours."""
+    text, tensors = _read(path)
+    header = records.from_json(_Header, text, source=f"the header of {path}", error=CheckpointError)
+    return Checkpoint(spec=header.spec, origin=header.origin, tensors=tensors, sha256=sha256_of(path))
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a tree of dicts, lists, plain values and tensors, such as optimizer states. Errors: StorageError."""
+    tensors: dict[str, Tensor] = {}
+    tree = _without_tensors(state, "", tensors)
+    _write(path, tensors, json.dumps(tree, allow_nan=False))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote. Errors: CheckpointError."""
+    text, tensors = _read(path)
+    try:
+        tree = _with_tensors(json.loads(text), tensors)
+    except (ValueError, KeyError) as exc:
+        raise CheckpointError(f"{path} is not a training state") from exc
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"{path} is not a training state")
+    return tree
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], header: str) -> None:
+    try:
+        from safetensors.torch import save_file
+    except ImportError as exc:
+        raise missing_extra("writing a checkpoint", "safetensors", "train") from exc
+
+    # Contiguous in logical order whatever the memory format, and apart from tensors that share storage.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(plain, temporary, metadata={_KEY: header})
+
+
+def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as exc:
+        raise missing_extra("reading a checkpoint", "safetensors", "train") from exc
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(_KEY)
+            if header is None:
+                raise CheckpointError(
+                    f"{path} is a safetensors file without a tinyres header",
+                    hint="for the seed's .pth use `tinyres import FILE.pth`",
+                )
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError as exc:
+        raise CheckpointError(f"there is no file {path}") from exc
+    except (SafetensorError, OSError) as exc:
+        raise CheckpointError(
+            f"{path} is not a checkpoint: {exc}", hint="for the seed's .pth use `tinyres import FILE.pth`"
+        ) from exc
+
+
+def _without_tensors(node: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(node, Tensor):
+        tensors[place] = node
+        return {"$tensor": place}
+    if isinstance(node, dict):
+        # JSON has no integer keys, and optimizer states have them: pairs keep the type.
+        return {"$dict": [[key, _without_tensors(value, f"{place}/{key}", tensors)] for key, value in node.items()]}
+    if isinstance(node, (list, tuple)):
+        return [_without_tensors(value, f"{place}/{index}", tensors) for index, value in enumerate(node)]
+    return node
+
+
+def _with_tensors(node: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(node, dict):
+        if "$tensor" in node:
+            return tensors[node["$tensor"]]
+        return {key: _with_tensors(value, tensors) for key, value in node["$dict"]}
+    if isinstance(node, list):
+        return [_with_tensors(value, tensors) for value in node]
+    return node
+
+
+def same_weights(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    """Whether two sets of weights are equal bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -1,0 +1,76 @@
+"""The network: torchvision's basic blocks with a stem and head for small images, built from a ModelSpec.
+
+The names of its weights are torchvision's. It takes normalised NCHW floats; `data.augment.normalize` makes them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, conv1x1
+
+if TYPE_CHECKING:
+    from tinyres.spec import ModelSpec
+
+Init = Literal["torch", "kaiming"]
+
+
+class ResNet(nn.Module):
+    """A 3x3 stride-1 stem without max-pool, stages of basic blocks (each after the first halves), pool, dropout, fc.
+
+    (N, 3, S, S) float32 to logits (N, classes). With the default spec this is ResNet-34: 21,379,592 parameters at 200
+    classes, 4.64 GMAC an image of 64x64.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        channels = spec.widths[0]
+        self.conv1 = nn.Conv2d(3, channels, 3, stride=1, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.stages: list[str] = []
+        for number, (blocks, width) in enumerate(zip(spec.blocks, spec.widths, strict=True), start=1):
+            stage = _stage(channels, width, blocks, stride=1 if number == 1 else 2)
+            self.add_module(f"layer{number}", stage)
+            self.stages.append(f"layer{number}")
+            channels = width
+        self.dropout = nn.Dropout(spec.dropout)
+        self.fc = nn.Linear(channels, spec.classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of normalised images."""
+        features = self.relu(self.bn1(self.conv1(images)))
+        for stage in self.stages:
+            features = getattr(self, stage)(features)
+        pooled = features.mean(dim=(2, 3))
+        logits: Tensor = self.fc(self.dropout(pooled))
+        return logits
+
+
+def _stage(channels: int, width: int, blocks: int, *, stride: int) -> nn.Sequential:
+    downsample = None
+    if stride != 1 or channels != width:
+        downsample = nn.Sequential(conv1x1(channels, width, stride), nn.BatchNorm2d(width))
+    first = BasicBlock(channels, width, stride, downsample)
+    return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
+
+
+def build_model(spec: ModelSpec, *, init: Init = "kaiming") -> ResNet:
+    """A model of `spec` with fresh weights from torch's global generator.
+
+    `kaiming` is torchvision's choice for ResNets (fan-out, He et al. 2015), `torch` the layers' own default, which the
+    seed used.
+    """
+    model = ResNet(spec)
+    if init == "kaiming":
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return model
+
+
+def pick_device() -> torch.device:
+    """The first CUDA device where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

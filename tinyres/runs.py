@@ -1,0 +1,254 @@
+"""Run folders: what a training leaves behind, how a run is named, found and locked, and what MODEL may stand for.
+
+    runs/<name>/config.json            what was asked: recipe, data, seed, ModelSpec
+                env.json               machine and versions
+                state.json             running, stopped, finished, failed or imported
+                best.safetensors       the weights of the best epoch
+                last.safetensors       everything needed to go on
+                history.json           one record an epoch
+                training_history.json  the same in the seed's form
+                curves.png  train.log
+                export/  bench/
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from filelock import FileLock, Timeout
+
+from tinyres import records
+from tinyres.environment import Environment
+from tinyres.errors import CheckpointError, InputError, UsageError, suggest
+from tinyres.files import storage_errors
+from tinyres.recipes import Recipe
+from tinyres.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+SCHEMA = 1
+DEMO_RUN = "demo"
+"""`tinyres demo` writes here; it is never taken for the newest run."""
+
+State = Literal["running", "stopped", "finished", "failed", "imported"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """What a run was asked to do."""
+
+    schema: int
+    name: str
+    created: str
+    """UTC, ISO 8601."""
+    data: str
+    """As given: a known name, or the path of a folder or zip (the one place that keeps it)."""
+    data_kind: str
+    data_fingerprint: str
+    judged_on: Literal["val", "holdout"]
+    seed: int
+    recipe: Recipe | None
+    """None for an imported checkpoint."""
+    spec: ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Where a run stands."""
+
+    state: State
+    epochs: int
+    """Finished."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One line of a run's history."""
+
+    epoch: int
+    """From 1."""
+    step: int
+    """Optimizer steps so far."""
+    complete: bool
+    """False for the last line of a run that stopped inside an epoch."""
+    train_loss: float
+    train_acc: float
+    val_loss: float
+    val_acc: float
+    val_images: int
+    """Judged on so many; fewer than the split has only where a run had to stop in time."""
+    lr: float
+    """At the epoch's end."""
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def best(self) -> Path:
+        """The exported weights."""
+        return self.path / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The state to resume from."""
+        return self.path / "last.safetensors"
+
+    @property
+    def exports(self) -> Path:
+        """Where artifacts go."""
+        return self.path / "export"
+
+    def config(self) -> RunConfig:
+        """What was asked. Errors: InputError."""
+        return records.load(RunConfig, self.path / "config.json")
+
+    def state(self) -> RunState:
+        """Where it stands. Errors: InputError."""
+        return records.load(RunState, self.path / "state.json")
+
+    def set_state(self, state: State, *, epochs: int, message: str = "") -> None:
+        """Record where it stands."""
+        records.save(self.path / "state.json", RunState(state, epochs, message))
+
+    def history(self) -> list[Epoch]:
+        """All lines so far. Errors: InputError."""
+        return records.load(list[Epoch], self.path / "history.json")
+
+    def save_history(self, history: list[Epoch]) -> None:
+        """Write both forms of the history."""
+        records.save(self.path / "history.json", [_as_dict(epoch) for epoch in history])
+        records.save(
+            self.path / "training_history.json",
+            {
+                key: [getattr(epoch, key) for epoch in history]
+                for key in ("train_loss", "train_acc", "val_loss", "val_acc", "lr")
+            },
+        )
+
+    def lock(self) -> AbstractContextManager[object]:
+        """Hold the run; the lock dies with its process. Errors: UsageError if another process holds it."""
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            return lock.acquire()
+        except Timeout as exc:
+            raise UsageError(f"the run {self.name} is in use by another process") from exc
+
+
+def _as_dict(epoch: Epoch) -> dict[str, object]:
+    return {name: getattr(epoch, name) for name in Epoch.__dataclass_fields__}
+
+
+def now() -> str:
+    """The time in UTC to the second, ISO 8601."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def create_run(runs: Path, name: str | None, *, stem: str) -> Run:
+    """Make the folder of a new run: `name`, or `stem` with the next free number.
+
+    Errors: UsageError for a name that is taken or no folder name; StorageError.
+    """
+    if name is not None and not re.fullmatch(r"[\w][\w.-]*", name):
+        raise UsageError(f"--name {name!r} is no run name", hint="letters, digits, - _ . and no leading dot")
+    with storage_errors(runs):
+        runs.mkdir(parents=True, exist_ok=True)
+        if name is not None:
+            path = runs / name
+            if path.exists():
+                raise UsageError(f"there is a run {name!r} already", hint=f"tinyres train --resume {name}, or another --name")
+            path.mkdir()
+            return Run(path)
+        number = 1
+        while True:
+            try:
+                (runs / f"{stem}-{number}").mkdir()
+            except FileExistsError:
+                number += 1
+                continue
+            return Run(runs / f"{stem}-{number}")
+
+
+def save_config(run: Run, config: RunConfig, environment: Environment) -> None:
+    """Write what was asked and where."""
+    records.save(run.path / "config.json", config)
+    records.save(run.path / "env.json", environment)
+
+
+def list_runs(runs: Path) -> Iterator[Run]:
+    """Every run folder, in order of names."""
+    if runs.is_dir():
+        for path in sorted(runs.iterdir()):
+            if (path / "config.json").is_file():
+                yield Run(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What MODEL stands for."""
+
+    path: Path
+    """A checkpoint (.safetensors) or an artifact."""
+    run: Run | None
+    """The run it belongs to, if any."""
+    chosen: bool
+    """True if it was not named but is the newest run's."""
+
+
+def find_model(text: str | None, runs: Path) -> Model:
+    """Resolve a run's name or path, a checkpoint or an artifact; None is the newest usable run's best checkpoint.
+
+    Errors: UsageError, CheckpointError.
+    """
+    if text is None:
+        run = _newest(runs)
+        return Model(run.best, run, chosen=True)
+    path = Path(text).expanduser()
+    for folder in (path, runs / text):
+        if (folder / "config.json").is_file():
+            run = Run(folder)
+            if not run.best.is_file():
+                raise CheckpointError(
+                    f"the run {run.name} has no checkpoint yet", hint=f"tinyres train --resume {run.name}"
+                )
+            return Model(run.best, run, chosen=False)
+    if path.is_dir():
+        raise CheckpointError(f"{text} is a folder without config.json, so no run")
+    if path.is_file():
+        if path.suffix in (".pth", ".pt"):
+            raise CheckpointError(f"{text} is a PyTorch file, not a checkpoint of ours", hint=f"tinyres import {text}")
+        # runs/<name>/best.safetensors, or runs/<name>/export/<file>
+        homes = [home for home in list(path.absolute().parents)[:2] if (home / "config.json").is_file()]
+        return Model(path, Run(homes[0]) if homes else None, chosen=False)
+    names = [run.name for run in list_runs(runs)]
+    raise UsageError(f"there is no model {text!r}: no run, checkpoint or artifact", hint=suggest(text, names))
+
+
+def _newest(runs: Path) -> Run:
+    usable = []
+    for run in list_runs(runs):
+        try:
+            if run.name != DEMO_RUN and run.best.is_file() and run.state().state in ("finished", "stopped", "imported"):
+                usable.append((run.config().created, run.name, run))
+        except InputError:  # a damaged run is not the newest; naming it shows what is wrong
+            continue
+    if not usable:
+        raise UsageError(f"there is no finished run in {runs}", hint="tinyres train, or name one (`demo` is never implied)")
+    return max(usable)[2]

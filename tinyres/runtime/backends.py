@@ -1,0 +1,73 @@
+"""The backends by name. Adding one is a file beside this one and a line in `BACKENDS`."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyres.errors import TinyresError, UsageError, missing_extra, suggest
+from tinyres.runtime.runner import Runner
+
+if TYPE_CHECKING:
+    from tinyres.runtime.runner import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """What is known of a backend before its library is imported."""
+
+    module: str
+    package: str
+    """The import that may be missing."""
+    extra: str
+    """What to install it with."""
+    suffix: str
+    """Of the files it opens."""
+
+
+BACKENDS = {
+    "onnxruntime-cpu": BackendInfo("tinyres.runtime.onnxruntime_cpu", "onnxruntime", "cpu", ".onnx"),
+    "pytorch": BackendInfo("tinyres.runtime.pytorch", "torch", "train", ".safetensors"),
+}
+
+
+def open_runner(path: str | Path, *, backend: str | None = None, threads: int | None = None) -> Runner:
+    """Open an artifact (or, with `pytorch`, a checkpoint); without `backend`, by the file's suffix.
+
+    `threads` is for CPU arithmetic; None leaves the library its default, all cores. Errors: UsageError for an unknown
+    backend or a file it does not take; ArtifactError for a file that is none; BackendUnavailable.
+    """
+    path = Path(path)
+    name = backend or backend_for(path)
+    if name not in BACKENDS:
+        raise UsageError(f"there is no backend {name!r}", hint=suggest(name, BACKENDS))
+    info = BACKENDS[name]
+    if path.suffix != info.suffix:
+        raise UsageError(f"{name} opens {info.suffix} files, not {path.name}")
+    try:
+        module = importlib.import_module(info.module)
+    except ImportError as exc:
+        raise missing_extra(name, info.package, info.extra) from exc
+    opened: Backend = module.open_backend(path, threads=threads)
+    return Runner(opened)
+
+
+def backend_for(path: Path) -> str:
+    """The default backend for a file. Errors: UsageError."""
+    for name, info in BACKENDS.items():
+        if path.suffix == info.suffix:
+            return name
+    kinds = sorted({info.suffix for info in BACKENDS.values()})
+    raise UsageError(f"no backend opens {path.name}", hint="valid: files ending in " + ", ".join(kinds))
+
+
+def why_unavailable(name: str) -> TinyresError | None:
+    """None if the backend's library imports here, else the error that says what is missing."""
+    info = BACKENDS[name]
+    try:
+        importlib.import_module(info.module)
+    except ImportError:
+        return missing_extra(name, info.package, info.extra)
+    return None
