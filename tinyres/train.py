@@ -23,6 +23,7 @@ from tinyres.model import build_model, pick_device
 from tinyres.pace import Pace, catch_interrupt
 from tinyres.plot import draw_curves
 from tinyres.runs import Epoch
+from tinyres.units import duration
 
 if TYPE_CHECKING:
     import threading
@@ -344,16 +345,3 @@ class Sums:
 def _merit(epoch: Epoch) -> tuple[int, float, int]:
     """What makes an epoch the best: judged on as many images as any other, then accuracy, then the later one."""
     return epoch.val_images, epoch.val_acc, epoch.step
-
-
-def duration(seconds: float) -> str:
-    """A length of time in the two largest units that matter: 45 s, 12 min, 3 h 10 min, 5 days 2 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} days {hours % 24} h"

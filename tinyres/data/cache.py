@@ -86,6 +86,9 @@ def build(source: Source, preprocess: Preprocess, root: Path, progress: Progress
     folder = root / f"{source.kind}-{fingerprint[:16]}"
     if (folder / "manifest.json").exists():
         return folder
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # A worker that runs its parent's script again, from a script without the guard: it would wait for the lock for ever.
+        raise DataError("a data set is opened while Python starts a worker", hint="put it under `if __name__ == '__main__':`")
     with storage_errors(folder):
         root.mkdir(parents=True, exist_ok=True)
         # One builder at a time; the lock dies with its process, and the next takes over what was done.

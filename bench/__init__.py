@@ -1,0 +1,1 @@
+"""Latency beside accuracy, for every backend that exists here, measured so that it can be believed."""

@@ -1,0 +1,70 @@
+"""Who takes part: the checkpoint on PyTorch, and every proven artifact of the run on each backend that opens it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyres.errors import ArtifactError, UsageError, suggest
+from tinyres.export.certificate import read_certificate
+from tinyres.files import sha256_of
+from tinyres.runtime.backends import BACKENDS, why_unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tinyres.runs import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A file on a backend."""
+
+    backend: str
+    path: Path
+    sha256: str
+    proof: str
+    """`reference`, or the certificate's grade."""
+    absent: str
+    """Why it cannot take part; empty if it can."""
+
+    @property
+    def name(self) -> str:
+        """Unique in a bench."""
+        return self.backend if self.path.suffix == ".safetensors" else f"{self.backend} {self.path.stem}"
+
+
+def find_contenders(model: Model, backends: Sequence[str] | None) -> list[Contender]:
+    """All contenders for `model`, the absent ones with their reason. Errors: UsageError for an unknown backend."""
+    for name in backends or ():
+        if name not in BACKENDS:
+            raise UsageError(f"there is no backend {name!r}", hint=suggest(name, BACKENDS))
+    files = [model.path]
+    if model.run is not None:
+        checkpoint = model.run.best
+        exports = sorted(path for path in model.run.exports.glob("*") if path.is_file())
+        files = [checkpoint, *exports] if model.path == checkpoint else [checkpoint, model.path]
+    found = []
+    for name, info in BACKENDS.items():
+        if backends and name not in backends:
+            continue
+        matching = [path for path in files if path.suffix == info.suffix and path.is_file()]
+        found += [_contender(name, path) for path in matching]
+        if not matching:
+            absent = f"nothing exported for it (no {info.suffix} file)"
+            found.append(Contender(name, Path(f"none{info.suffix}"), "", "", absent))
+    # The checkpoint comes first: it is what the others are compared with.
+    return sorted(found, key=lambda contender: contender.proof != "reference")
+
+
+def _contender(name: str, path: Path) -> Contender:
+    missing = why_unavailable(name)
+    absent = f"{missing} ({missing.hint})" if missing is not None else ""
+    if path.suffix == ".safetensors":
+        return Contender(name, path, sha256_of(path), "reference", absent)
+    try:
+        grade = read_certificate(path).grade
+    except ArtifactError as exc:
+        return Contender(name, path, sha256_of(path), "", f"not proven: {exc}")
+    return Contender(name, path, sha256_of(path), grade, absent)

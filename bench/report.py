@@ -1,0 +1,137 @@
+"""Results as tables: Markdown for the run's folder, and the same rows for a terminal. It measures and decides nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyres import records
+from tinyres.bench.statistics import median, percentile, speedup
+from tinyres.files import write_text
+from tinyres.units import milliseconds, size
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tinyres.bench.results import Measurement, Results, Row
+
+TOY = "Measured on the drawn `shapes` data set: a toy, no evidence about real pictures."
+
+
+def write_reports(folder: Path, results: Results) -> list[Path]:
+    """Write results.json and results.md into `folder`; return the paths. Errors: StorageError."""
+    records.save(folder / "results.json", results)
+    write_text(folder / "results.md", markdown(results))
+    return [folder / "results.json", folder / "results.md"]
+
+
+def markdown(results: Results) -> str:
+    """The whole report as Markdown."""
+    env = results.environment
+    packages = ", ".join(f"{name} {version}" for name, version in env.packages.items())
+    lines = [f"# Bench of {results.run}", ""]
+    if results.data_kind == "shapes":
+        lines += [TOY, ""]
+    for batch in batches_of(results):
+        lines += [f"## Batch {batch}", "", *_markdown_table(table(results, batch)), ""]
+    lines += [f"- {note}" for note in notes(results)]
+    lines += [
+        f"- Latency: {results.scope}; {results.threads} threads each; one process a contender, blocks in turns.",
+        f"- {env.cpu}, {env.cores} cores, {', '.join(env.instruction_sets)}; {env.os}, Python {env.python}; {packages}.",
+        f"- `{results.command}`, {results.created}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def batches_of(results: Results) -> list[int]:
+    """The batch sizes measured."""
+    return sorted({measured.batch for row in results.rows for measured in row.measurements})
+
+
+HEADINGS = ("contender", "p50", "p95", "images/s", "vs PyTorch", "top-1", "proof")
+
+
+def table(results: Results, batch: int) -> list[tuple[str, ...]]:
+    """Headings and one line of cells for every contender that was measured at `batch`."""
+    baseline = next((_at(row, batch) for row in results.rows if row.proof == "reference"), None)
+    rows: list[tuple[str, ...]] = [HEADINGS]
+    for row in results.rows:
+        measured = _at(row, batch)
+        if row.status != "ok" or measured is None:
+            continue
+        p50 = median(measured.samples_s)
+        p95 = percentile(measured.samples_s, 0.95)
+        accuracy = f"{row.accuracy.top1:.1%}" if row.accuracy else "-"
+        rows.append(
+            (
+                row.name,
+                milliseconds(p50),
+                milliseconds(p95) if p95 is not None else "too few",
+                f"{batch / p50:,.0f}",
+                "1" if measured is baseline else _ratio(measured, baseline),
+                accuracy,
+                row.proof,
+            )
+        )
+    return rows
+
+
+def _ratio(measured: Measurement, baseline: Measurement | None) -> str:
+    if baseline is None:
+        return "-"
+    ratio = speedup(_seconds(measured), _seconds(baseline))
+    text = f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})"
+    return text if ratio.significant else "not significant"
+
+
+def _seconds(measured: Measurement) -> list[list[float]]:
+    return [[sample / 1e9 for sample in block] for block in measured.blocks_ns]
+
+
+def _at(row: Row, batch: int) -> Measurement | None:
+    return next((measured for measured in row.measurements if measured.batch == batch and measured.blocks_ns), None)
+
+
+def notes(results: Results) -> list[str]:
+    """What a reader must know beside the tables: who is missing and why, on how many images, cold start, sizes."""
+    found = []
+    for row in results.rows:
+        if row.status != "ok":
+            found.append(f"{row.name}: {row.status}: {row.reason}")
+    judged = next((row.accuracy for row in results.rows if row.accuracy), None)
+    if judged:
+        found.append(
+            f"Top-1 on {judged.images} images of {results.split};"
+            f" the 95 % interval of {judged.top1:.1%} is {judged.low:.1%} to {judged.high:.1%}."
+        )
+    for row in results.rows:
+        if row.status == "ok" and row.cold:
+            memory = f", peak memory {size(row.peak_memory_bytes)}" if row.peak_memory_bytes else ""
+            found.append(
+                f"{row.name}: {row.precision}, {row.device}, {size(row.artifact_bytes)} on disk; cold start: imports"
+                f" {row.cold.import_s:.2f} s, load {row.cold.load_s:.2f} s, first answer {milliseconds(row.cold.first_s)}{memory}."
+            )
+    return found
+
+
+def _markdown_table(rows: list[tuple[str, ...]]) -> list[str]:
+    head, *body = rows
+    return [
+        "| " + " | ".join(head) + " |",
+        "|" + "|".join(" --- " for _ in head) + "|",
+        *("| " + " | ".join(cells) + " |" for cells in body),
+    ]
+
+
+def terminal(results: Results) -> str:
+    """The tables and notes in plain, aligned columns."""
+    blocks = []
+    if results.data_kind == "shapes":
+        blocks.append(TOY.replace("`", ""))
+    for batch in batches_of(results):
+        rows = table(results, batch)
+        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        blocks.append("\n".join([f"batch {batch}", *lines]))
+    blocks.append("\n".join(notes(results)))
+    return "\n\n".join(blocks)

@@ -1,0 +1,127 @@
+"""What was proven of an artifact, by what evidence and where: the JSON file beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tinyres import records
+from tinyres.environment import Environment
+from tinyres.errors import ArtifactError
+from tinyres.files import sha256_of
+from tinyres.runtime.runner import Precision
+
+SCHEMA = 1
+
+Grade = Literal["full", "numeric", "rejected"]
+"""full: every level passed on labelled images of the run's data. numeric: no such data was at hand, so accuracy is not
+proven. rejected: a level failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One aspect of the proof."""
+
+    name: str
+    passed: bool | None
+    """None if it could not be judged, which is never a pass."""
+    measured: dict[str, float]
+    limits: dict[str, float]
+    detail: str
+    """For people."""
+
+    @classmethod
+    def failed(cls, name: str, detail: str) -> Level:
+        """A level that had nothing to measure."""
+        return cls(name, False, {}, {}, detail)  # noqa: FBT003
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """An image whose best class changed."""
+
+    image: int
+    """Its place among the images of the proof."""
+    label: int | None
+    checkpoint: int
+    artifact: int
+    margin: float
+    """The checkpoint's logit of its own choice over that of the artifact's."""
+    tie: bool
+    """The margin is within rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProofImages:
+    """What the answers were compared on."""
+
+    data_kind: str
+    """As in the cache's manifest, or `generated`."""
+    data_fingerprint: str
+    split: str
+    count: int
+    exact_count: int
+    """Of these with a float64 reference."""
+    sha256: str
+    """Of the pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The proof of one artifact."""
+
+    schema: int
+    tinyres: str
+    created: str
+    artifact: str
+    """File name."""
+    artifact_sha256: str
+    artifact_bytes: int
+    checkpoint_sha256: str
+    run: str
+    recipe: str
+    trained_on: str
+    """The data's kind; `shapes` marks a toy."""
+    backend: str
+    """That the proof ran on."""
+    device: str
+    precision: Precision
+    batches: tuple[int, ...]
+    grade: Grade
+    levels: tuple[Level, ...]
+    flips: tuple[Flip, ...]
+    images: ProofImages
+    environment: Environment
+
+    @property
+    def failed(self) -> list[Level]:
+        """The levels that did not hold."""
+        return [level for level in self.levels if level.passed is False]
+
+
+def grade_of(levels: tuple[Level, ...]) -> Grade:
+    """The grade that these levels add up to; none at all is a rejection."""
+    if not levels or any(level.passed is False for level in levels):
+        return "rejected"
+    return "full" if all(level.passed for level in levels) else "numeric"
+
+
+def certificate_path(artifact: Path) -> Path:
+    """Where the certificate of `artifact` lies."""
+    return artifact.with_name(artifact.name + ".json")
+
+
+def read_certificate(artifact: Path) -> Certificate:
+    """The certificate of an artifact, if it is this file's and a proof. Errors: ArtifactError."""
+    path = certificate_path(artifact)
+    if not path.is_file():
+        raise ArtifactError(f"{artifact.name} has no certificate", hint=f"expected {path}; tinyres export makes both")
+    certificate = records.load(Certificate, path, error=ArtifactError)
+    if certificate.artifact_sha256 != sha256_of(artifact):
+        raise ArtifactError(f"the certificate {path.name} belongs to another file: the hashes differ", hint="export again")
+    if certificate.grade == "rejected" or certificate.failed:
+        raise ArtifactError(f"{artifact.name} failed its proof", hint="export again")
+    return certificate
+
+

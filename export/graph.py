@@ -1,0 +1,133 @@
+"""A checkpoint's network as an ONNX graph: one node for one operation, batch norms folded, nothing left over.
+
+The graph is stated here a second time, from the weights alone, instead of being traced: it comes out the same bytes
+every time, in a second, without stack traces, shape arithmetic or a batch frozen by an example. That the statement is
+right is what the proof is for (docs/decisions/0002-graph-from-the-spec.md). Only fp32 is written here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from tinyres.spec import ModelSpec
+
+OPSET = 18
+IR_VERSION = 8
+"""The oldest that opset 18 allows: the more runtimes load it."""
+BN_EPS = 1e-5
+
+Input = Literal["image", "tensor"]
+
+
+class _Graph:
+    """Nodes and weights in the order they are added; every node is named after the layer it comes from."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+
+    def add(self, operation: str, inputs: list[str], output: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(operation, inputs, [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, value: NDArray[np.float64]) -> str:
+        self.weights.append(numpy_helper.from_array(value.astype(np.float32), name))
+        return name
+
+
+def build_graph(spec: ModelSpec, weights: Mapping[str, NDArray[np.floating]], *, input_kind: Input) -> onnx.ModelProto:
+    """The ONNX model of `spec` with `weights` (under torchvision's names), without metadata.
+
+    Input `image` (N, S, S, 3) uint8 RGB, or (N, 3, S, S) float32 normalised; outputs `logits` and `probabilities`
+    (N, C) float32; N is free.
+    """
+    graph = _Graph()
+    exact = {name: np.asarray(value, dtype=np.float64) for name, value in weights.items()}
+    features = "image"
+    if input_kind == "image":
+        features = _preprocess(graph, spec)
+    features = _conv(graph, exact, features, "conv1", "bn1", stride=1, padding=1)
+    features = graph.add("Relu", [features], "relu")
+    for stage, blocks in enumerate(spec.blocks, start=1):
+        for block in range(blocks):
+            stride = 2 if stage > 1 and block == 0 else 1
+            features = _block(graph, exact, features, f"layer{stage}.{block}", stride=stride)
+    features = graph.add("GlobalAveragePool", [features], "pool")
+    features = graph.add("Flatten", [features], "flatten", axis=1)
+    weight = graph.constant("fc.weight", exact["fc.weight"])
+    bias = graph.constant("fc.bias", exact["fc.bias"])
+    graph.add("Gemm", [features, weight, bias], "logits", transB=1)
+    graph.add("Softmax", ["logits"], "probabilities", axis=1)
+
+    size = spec.preprocess.image_size
+    shape: list[str | int] = ["batch", size, size, 3] if input_kind == "image" else ["batch", 3, size, size]
+    element = TensorProto.UINT8 if input_kind == "image" else TensorProto.FLOAT
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", spec.classes])
+        for name in ("logits", "probabilities")
+    ]
+    body = helper.make_graph(
+        graph.nodes, "tinyres", [helper.make_tensor_value_info("image", element, shape)], outputs, graph.weights
+    )
+    return helper.make_model(
+        body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="tinyres"
+    )
+
+
+def _preprocess(graph: _Graph, spec: ModelSpec) -> str:
+    """(x - 255 mean) / (255 std), as in training. Cast comes first: TensorRT takes uint8 into no other operation."""
+    floats = graph.add("Cast", ["image"], "preprocess.float", to=TensorProto.FLOAT)
+    planes = graph.add("Transpose", [floats], "preprocess.nchw", perm=[0, 3, 1, 2])
+    mean = graph.constant("preprocess.mean", _per_channel(spec.preprocess.mean))
+    std = graph.constant("preprocess.std", _per_channel(spec.preprocess.std))
+    centered = graph.add("Sub", [planes, mean], "preprocess.centered")
+    return graph.add("Div", [centered, std], "preprocess.normalized")
+
+
+def _per_channel(values: tuple[float, float, float]) -> NDArray[np.float64]:
+    return np.array([value * 255 for value in values]).reshape(1, 3, 1, 1)
+
+
+def _block(graph: _Graph, weights: Mapping[str, NDArray[np.float64]], features: str, name: str, *, stride: int) -> str:
+    skip = features
+    if f"{name}.downsample.0.weight" in weights:
+        skip = _conv(graph, weights, features, f"{name}.downsample.0", f"{name}.downsample.1", stride=stride, padding=0)
+    inner = _conv(graph, weights, features, f"{name}.conv1", f"{name}.bn1", stride=stride, padding=1)
+    inner = graph.add("Relu", [inner], f"{name}.relu1")
+    inner = _conv(graph, weights, inner, f"{name}.conv2", f"{name}.bn2", stride=1, padding=1)
+    total = graph.add("Add", [inner, skip], f"{name}.add")
+    return graph.add("Relu", [total], f"{name}.relu2")
+
+
+def _conv(
+    graph: _Graph,
+    weights: Mapping[str, NDArray[np.float64]],
+    features: str,
+    conv: str,
+    norm: str,
+    *,
+    stride: int,
+    padding: int,
+) -> str:
+    """A convolution with its batch norm folded in, in float64, so that folding adds no error of its own."""
+    scale = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + BN_EPS)
+    kernel = weights[f"{conv}.weight"] * scale[:, None, None, None]
+    shift = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
+    inputs = [features, graph.constant(f"{conv}.weight", kernel), graph.constant(f"{conv}.bias", shift)]
+    return graph.add(
+        "Conv",
+        inputs,
+        conv,
+        kernel_shape=list(kernel.shape[2:]),
+        pads=[padding] * 4,
+        strides=[stride, stride],
+    )

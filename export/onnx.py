@@ -1,0 +1,71 @@
+"""`--format onnx`: one self-contained file, checked for what an artifact promises before anything is proven of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+import tinyres
+from tinyres import records
+from tinyres.errors import ProofError
+from tinyres.export.graph import IR_VERSION, OPSET, Input, build_graph
+from tinyres.runtime.metadata import KEY, SCHEMA, ArtifactMetadata
+
+if TYPE_CHECKING:
+    from tinyres.checkpoint import Checkpoint
+
+OPERATIONS = frozenset(
+    {"Add", "Cast", "Conv", "Div", "Flatten", "Gemm", "GlobalAveragePool", "Relu", "Softmax", "Sub", "Transpose"}
+)
+"""All that a graph of ours may hold: no Dropout, no BatchNormalization, no arithmetic on shapes."""
+
+
+def onnx_from_checkpoint(checkpoint: Checkpoint, *, input_kind: Input = "image") -> bytes:
+    """The serialized ONNX model of a checkpoint in fp32; equal checkpoints give equal bytes.
+
+    Errors: ProofError if the file is not what it promises to be (dynamic batch, clean graph, valid for the checker).
+    """
+    spec, origin = checkpoint.spec, checkpoint.origin
+    weights = {name: tensor.double().numpy() for name, tensor in checkpoint.tensors.items()}
+    model = build_graph(spec, weights, input_kind=input_kind)
+    metadata = ArtifactMetadata(
+        schema=SCHEMA,
+        tinyres=tinyres.__version__,
+        spec=spec,
+        precision="fp32",
+        input=input_kind,
+        checkpoint_sha256=checkpoint.sha256,
+        run=origin.run,
+        recipe=origin.recipe,
+        data_kind=origin.data_kind,
+    )
+    model.producer_version = tinyres.__version__
+    model.metadata_props.add(key=KEY, value=records.to_json(metadata, indent=None))
+    content: bytes = model.SerializeToString(deterministic=True)
+    check_file(content)
+    return content
+
+
+def check_file(content: bytes) -> None:
+    """Hold the bytes to the promises of an artifact. Errors: ProofError that names the broken one."""
+    model = onnx.load_model_from_string(content)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
+        raise ProofError(f"the ONNX checker refuses the file: {str(exc).splitlines()[0]}") from exc
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets != {"": OPSET} or model.ir_version != IR_VERSION:
+        raise ProofError(f"the file has opsets {opsets} and IR {model.ir_version}; promised: {OPSET} and {IR_VERSION}")
+    for value in (*model.graph.input, *model.graph.output):
+        if not value.type.tensor_type.shape.dim[0].dim_param:
+            raise ProofError(f"the batch of {value.name} is frozen to {value.type.tensor_type.shape.dim[0].dim_value}")
+    foreign = {node.op_type for node in model.graph.node} - OPERATIONS
+    if foreign:
+        raise ProofError(f"the graph holds operations it should not: {', '.join(sorted(foreign))}")
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise ProofError(f"the weight {tensor.name} lies outside the file")
+        if not np.isfinite(onnx.numpy_helper.to_array(tensor)).all():
+            raise ProofError(f"the weight {tensor.name} is not finite")

@@ -1,0 +1,150 @@
+"""What the command line shows: results on stdout, everything else on stderr; a live bar on a terminal, lines elsewhere.
+
+It decides nothing: it draws what it is given, and turns errors into one line, a hint and an exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from tinyres import records
+from tinyres.errors import EXIT_INTERRUPTED, TinyresError
+from tinyres.units import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+    from tinyres.progress import Task
+
+PLAIN_LINE_EVERY_S = 5.0
+
+
+class Console:
+    """One command's voice. It is a `tinyres.progress.Progress`."""
+
+    def __init__(self, *, json: bool = False, quiet: bool = False, debug: bool = False) -> None:
+        self.json, self.quiet, self.debug = json, quiet, debug
+        self._bar: RichProgress | None = None
+        self._logs: list[TextIO] = []
+
+    def result(self, data: object, text: str) -> None:
+        """The command's answer: `data` as JSON with --json, else `text`."""
+        print(records.to_json(data) if self.json else text, flush=True)
+
+    def log(self, text: str) -> None:
+        """A line on what is going on; silenced by --quiet."""
+        self._write(text, shown=not self.quiet)
+
+    def warn(self, text: str) -> None:
+        """A line that --quiet does not silence."""
+        self._write(f"warning: {text}", shown=True)
+
+    def _write(self, text: str, *, shown: bool) -> None:
+        for log in self._logs:
+            log.write(text + "\n")
+            log.flush()
+        if not shown:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def copied_to(self, path: Path) -> Iterator[None]:
+        """Write every line to the file `path` too."""
+        with path.open("a", encoding="utf-8") as file:
+            self._logs.append(file)
+            try:
+                yield
+            finally:
+                self._logs.remove(file)
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:
+        """Show how far a piece of work is."""
+        if total == 0 or self.quiet:
+            yield _Unseen()
+        elif not sys.stderr.isatty():
+            yield _PlainTask(self, name, total, unit)
+        elif self._bar is not None:
+            yield _BarTask(self._bar, self._bar.add_task(name, total=total, note=""))
+        else:
+            with _live_bar() as self._bar:
+                try:
+                    yield _BarTask(self._bar, self._bar.add_task(name, total=total, note=""))
+                finally:
+                    self._bar = None
+
+    def fail(self, error: TinyresError) -> int:
+        """Show an error and its hint; return the exit code."""
+        self._write(f"error: {error}", shown=True)
+        if error.hint:
+            self._write(f"hint: {error.hint}", shown=True)
+        return error.exit_code
+
+    def interrupted(self) -> int:
+        """Say that the user stopped it; return the exit code."""
+        self._write("interrupted", shown=True)
+        return EXIT_INTERRUPTED
+
+
+def _live_bar() -> RichProgress:
+    from rich import progress as rich_progress
+    from rich.console import Console as RichConsole
+
+    return rich_progress.Progress(
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(bar_width=20),
+        rich_progress.TaskProgressColumn(),
+        rich_progress.TimeRemainingColumn(compact=True),
+        rich_progress.TextColumn("{task.fields[note]}"),
+        console=RichConsole(stderr=True),
+        transient=True,
+    )
+
+
+class _Unseen:
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Show nothing."""
+
+
+class _BarTask:
+    def __init__(self, bar: RichProgress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Move the bar."""
+        if note:
+            self._bar.update(self._task, note=note)
+        self._bar.advance(self._task, count)
+
+
+class _PlainTask:
+    """A line now and then, for logs and pipes."""
+
+    def __init__(self, console: Console, name: str, total: int, unit: str) -> None:
+        self._console, self._name, self._total, self._unit = console, name, total, unit
+        self._done = 0
+        self._started = self._said = time.monotonic()
+        self._note = ""
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count, and say so if the last line is a while ago."""
+        now = time.monotonic()
+        self._done += count
+        self._note = note or self._note
+        if now - self._said >= PLAIN_LINE_EVERY_S:
+            self._said = now
+            left = (self._total - self._done) * (now - self._started) / self._done
+            note = f", {self._note}" if self._note else ""
+            self._console.log(
+                f"{self._name}: {self._done:,}/{self._total:,} {self._unit}{note}, {duration(left)} left"
+            )

@@ -1,0 +1,52 @@
+"""Numbers with units as people read them, and the durations they write."""
+
+from __future__ import annotations
+
+import re
+
+from tinyres.errors import UsageError
+
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the two largest units that matter: 45 s, 12 min, 3 h 10 min, 5 days 2 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} days {hours % 24} h"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `90`, `90s`, `20m` or `1.5h`. Errors: UsageError unless it is positive."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-z]*)\s*", text)
+    if match is None or match[2] not in _SECONDS or float(match[1]) <= 0:
+        raise UsageError(f"{text!r} is no length of time", hint="for example 90s, 20m or 1.5h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def milliseconds(seconds: float) -> str:
+    """A latency with three digits that count: 0.412 ms, 31.2 ms, 1,203 ms."""
+    value = seconds * 1e3
+    if value >= 100:
+        return f"{value:,.0f} ms"
+    return f"{value:.3g} ms" if value >= 1 else f"{value:.3f} ms"
+
+
+def size(count: float) -> str:
+    """Bytes in binary units: 81.6 MiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with two decimals."""
+    return f"{share * 100:.2f} %"
