@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyres.errors import ArtifactError, UsageError, suggest
 from tinyres.export.certificate import read_certificate
+
+from tinyres.errors import ArtifactError, require_choice
 from tinyres.files import sha256_of
 from tinyres.runtime.backends import BACKENDS, why_unavailable
 
@@ -38,8 +39,7 @@ class Contender:
 def find_contenders(model: Model, backends: Sequence[str] | None) -> list[Contender]:
     """All contenders for `model`, the absent ones with their reason. Errors: UsageError for an unknown backend."""
     for name in backends or ():
-        if name not in BACKENDS:
-            raise UsageError(f"there is no backend {name!r}", hint=suggest(name, BACKENDS))
+        require_choice("backend", name, BACKENDS)
     files = [model.path]
     if model.run is not None:
         checkpoint = model.run.best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -77,10 +78,8 @@ class WorkerProcess:
     def close(self) -> None:
         """End the process."""
         if self._process.stdin is not None:
-            try:
+            with contextlib.suppress(OSError):  # it may have ended on its own
                 self._process.stdin.close()
-            except OSError:
-                pass
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

@@ -1,11 +1,12 @@
-"""Results as tables: Markdown for the run's folder, and the same rows for a terminal. It measures and decides nothing."""
+"""Results as tables, in Markdown and for a terminal. It measures and decides nothing."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyres import records
 from tinyres.bench.statistics import median, percentile, speedup
+
+from tinyres import records
 from tinyres.files import write_text
 from tinyres.units import milliseconds, size
 
@@ -28,6 +29,7 @@ def markdown(results: Results) -> str:
     """The whole report as Markdown."""
     env = results.environment
     packages = ", ".join(f"{name} {version}" for name, version in env.packages.items())
+    machine = f"{env.cpu}, {env.cores} cores, {', '.join(env.instruction_sets)}; {env.os}"
     lines = [f"# Bench of {results.run}", ""]
     if results.data_kind == "shapes":
         lines += [TOY, ""]
@@ -36,7 +38,7 @@ def markdown(results: Results) -> str:
     lines += [f"- {note}" for note in notes(results)]
     lines += [
         f"- Latency: {results.scope}; {results.threads} threads each; one process a contender, blocks in turns.",
-        f"- {env.cpu}, {env.cores} cores, {', '.join(env.instruction_sets)}; {env.os}, Python {env.python}; {packages}.",
+        f"- {machine}, Python {env.python}; {packages}.",
         f"- `{results.command}`, {results.created}.",
         "",
     ]
@@ -94,10 +96,7 @@ def _at(row: Row, batch: int) -> Measurement | None:
 
 def notes(results: Results) -> list[str]:
     """What a reader must know beside the tables: who is missing and why, on how many images, cold start, sizes."""
-    found = []
-    for row in results.rows:
-        if row.status != "ok":
-            found.append(f"{row.name}: {row.status}: {row.reason}")
+    found = [f"{row.name}: {row.status}: {row.reason}" for row in results.rows if row.status != "ok"]
     judged = next((row.accuracy for row in results.rows if row.accuracy), None)
     if judged:
         found.append(
@@ -107,9 +106,10 @@ def notes(results: Results) -> list[str]:
     for row in results.rows:
         if row.status == "ok" and row.cold:
             memory = f", peak memory {size(row.peak_memory_bytes)}" if row.peak_memory_bytes else ""
+            cold = row.cold
             found.append(
-                f"{row.name}: {row.precision}, {row.device}, {size(row.artifact_bytes)} on disk; cold start: imports"
-                f" {row.cold.import_s:.2f} s, load {row.cold.load_s:.2f} s, first answer {milliseconds(row.cold.first_s)}{memory}."
+                f"{row.name}: {row.precision}, {row.device}, {size(row.artifact_bytes)} on disk{memory}; cold start:"
+                f" imports {cold.import_s:.2f} s, load {cold.load_s:.2f} s, first answer {milliseconds(cold.first_s)}."
             )
     return found
 

@@ -1,4 +1,4 @@
-"""What a bench run leaves: raw samples, accuracy, environment and command, as versioned JSON. Summaries are computed from it."""
+"""What a bench leaves, as versioned JSON: raw samples, accuracy, environment, command. No summary is kept."""
 
 from __future__ import annotations
 

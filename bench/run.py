@@ -13,21 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from tinyres import environment
 from tinyres.bench import schedule
 from tinyres.bench.process import OPEN_LIMIT_S, ContenderFailed, WorkerProcess
 from tinyres.bench.results import SCHEMA, ColdStart, Measurement, Results, Row
+
+from tinyres import environment
 from tinyres.metrics import Accuracy, accuracy_of
 from tinyres.runs import now
 from tinyres.runtime.runner import Precision
 from tinyres.units import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
     from tinyres.bench.contenders import Contender
     from tinyres.bench.schedule import Effort
+
     from tinyres.data.dataset import Dataset
     from tinyres.progress import Progress
 
@@ -71,9 +73,11 @@ def run_bench(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tinyres-bench-")))
         images, labels = _pictures(dataset, folder)
-        lanes = [_Lane(contender, stack.enter_context(WorkerProcess())) for contender in present]
-        with progress.task("opening contenders", len(lanes), "contenders") as task:
-            for lane in lanes:
+        lanes: list[_Lane] = []
+        with progress.task("opening contenders", len(present), "contenders") as task:
+            for contender in present:  # one after the other, so that no cold start pays for another's
+                lane = _Lane(contender, stack.enter_context(WorkerProcess()))
+                lanes.append(lane)
                 with _costs_its_row(lane):
                     lane.opened = lane.worker.ask(
                         "open",
@@ -105,7 +109,7 @@ def run_bench(
     )
 
 
-def _pictures(dataset: Dataset, folder: Path) -> tuple[Path, np.ndarray[Any, np.dtype[np.int64]]]:
+def _pictures(dataset: Dataset, folder: Path) -> tuple[Path, NDArray[np.int64]]:
     chosen = dataset.val.spread(IMAGES)
     path = folder / "images.npy"
     np.save(path, chosen.images)
@@ -117,14 +121,14 @@ def _running(lanes: list[_Lane]) -> list[_Lane]:
 
 
 @contextlib.contextmanager
-def _costs_its_row(lane: _Lane) -> Any:
+def _costs_its_row(lane: _Lane) -> Iterator[None]:
     try:
         yield
     except ContenderFailed as exc:
         lane.failure = str(exc)
 
 
-def _judge(lanes: list[_Lane], labels: np.ndarray[Any, np.dtype[np.int64]], folder: Path, progress: Progress) -> None:
+def _judge(lanes: list[_Lane], labels: NDArray[np.int64], folder: Path, progress: Progress) -> None:
     """Accuracy of every contender over the same pictures: as many as the slowest can answer in time."""
     slowest = max((lane.opened["first_s"] for lane in _running(lanes)), default=0.0)
     # The first answer is slower than the rest, so this is on the safe side.

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyres import records
 from tinyres.export.certificate import Certificate, certificate_path
+
+from tinyres import records
 from tinyres.files import remove, storage_errors, sync_folder, write_text
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target`, yielded as the path its candidate should be written to; removed at the end."""
+    """Yield a path in a temporary folder beside `target` for its candidate; the folder is removed at the end."""
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,15 +27,27 @@ class Level:
     name: str
     passed: bool | None
     """None if it could not be judged, which is never a pass."""
-    measured: dict[str, float]
-    limits: dict[str, float]
+    measured: dict[str, float | None]
+    """None where a number is not finite: JSON has no NaN."""
+    limits: dict[str, float | None]
     detail: str
     """For people."""
 
     @classmethod
+    def judged(
+        cls, name: str, passed: bool | None, measured: dict[str, float], limits: dict[str, float], detail: str
+    ) -> Level:
+        """A level with its numbers, whatever they are."""
+        return cls(name, passed, _finite(measured), _finite(limits), detail)
+
+    @classmethod
     def failed(cls, name: str, detail: str) -> Level:
         """A level that had nothing to measure."""
-        return cls(name, False, {}, {}, detail)  # noqa: FBT003
+        return cls(name, False, {}, {}, detail)
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +132,9 @@ def read_certificate(artifact: Path) -> Certificate:
         raise ArtifactError(f"{artifact.name} has no certificate", hint=f"expected {path}; tinyres export makes both")
     certificate = records.load(Certificate, path, error=ArtifactError)
     if certificate.artifact_sha256 != sha256_of(artifact):
-        raise ArtifactError(f"the certificate {path.name} belongs to another file: the hashes differ", hint="export again")
+        raise ArtifactError(
+            f"the certificate {path.name} belongs to another file: the hashes differ", hint="export again"
+        )
     if certificate.grade == "rejected" or certificate.failed:
         raise ArtifactError(f"{artifact.name} failed its proof", hint="export again")
     return certificate
-
-

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from tinyres.export.certificate import ProofImages
+from tinyres.export.parity import REFERENCE_IMAGES, Evidence
 
 from tinyres.data import shapes
 from tinyres.evaluate import compute_logits, reference_logits
-from tinyres.export.certificate import ProofImages
-from tinyres.export.parity import REFERENCE_IMAGES, Evidence
 from tinyres.files import atomic_path
 
 if TYPE_CHECKING:

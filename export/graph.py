@@ -7,7 +7,7 @@ right is what the proof is for (docs/decisions/0002-graph-from-the-spec.md). Onl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
@@ -35,7 +35,7 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
-    def add(self, operation: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def add(self, operation: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(operation, inputs, [output], name=output, **attributes))
         return output
 

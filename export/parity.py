@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from tinyres.export.certificate import Flip, Level
+
 from tinyres.metrics import paired_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-
     from tinyres.export.limits import Limits
 
 REFERENCE_IMAGES = 128
@@ -70,7 +69,7 @@ def rms(values: NDArray[np.floating]) -> float:
 
 
 def share(part: float, whole: float) -> float:
-    """part / whole, infinite where the whole is not positive."""
+    """Part / whole, infinite where the whole is not positive."""
     return part / whole if whole > 0 else float("inf")
 
 
@@ -85,18 +84,22 @@ def numeric(evidence: Evidence, answers: NDArray[np.float32], limits: Limits) ->
         "error": error,
         "floor": evidence.floor,
         "signal": evidence.signal,
-        "max_abs": float(np.abs(rows - evidence.exact).max(initial=np.nan)),
+        "max_abs": float(np.abs(rows - evidence.exact).max(initial=0.0)),
     }
     if not np.isfinite(answers).all():
         bad = int((~np.isfinite(answers).all(axis=1)).sum())
-        return Level("numeric", False, measured, {"error": limit}, f"{bad} of {len(answers)} answers are not finite")
+        return Level.judged(
+            "numeric", False, measured, {"error": limit}, f"{bad} of {len(answers)} answers are not finite"
+        )
     if not evidence.signal > 0:
-        return Level("numeric", False, measured, {"error": limit}, "the checkpoint answers alike for every image")
+        return Level.judged(
+            "numeric", False, measured, {"error": limit}, "the checkpoint answers alike for every image"
+        )
     passed = error <= limit and evidence.floor <= FLOOR_LIMIT
     detail = f"error {error:.2e} of the signal, {share(error, evidence.floor):.1f} floors"
     if evidence.floor > FLOOR_LIMIT:
         detail += f"; the floor itself is {evidence.floor:.1e}"
-    return Level("numeric", passed, measured, {"error": limit, "floor": FLOOR_LIMIT}, detail)
+    return Level.judged("numeric", passed, measured, {"error": limit, "floor": FLOOR_LIMIT}, detail)
 
 
 def find_flips(evidence: Evidence, answers: NDArray[np.float32]) -> list[Flip]:
@@ -123,13 +126,13 @@ def decision(evidence: Evidence, answers: NDArray[np.float32], limits: Limits) -
     measured = {"images": len(answers), "flips": len(flips) - ties, "ties": ties, "agreement": share(same, judged)}
     detail = f"{same} of {judged} images get the same class" + (f", {ties} ties left out" if ties else "")
     passed = judged > 0 and same / judged >= limits.agreement
-    return Level("decision", passed, measured, {"agreement": limits.agreement}, detail)
+    return Level.judged("decision", passed, measured, {"agreement": limits.agreement}, detail)
 
 
 def accuracy(evidence: Evidence, answers: NDArray[np.float32], limits: Limits) -> Level:
     """The loss of top-1 accuracy on labelled images, with its paired 95 % interval."""
     if evidence.labels is None:
-        return Level("accuracy", None, {}, {"drop": limits.accuracy_drop}, "not proven: no data with labels")
+        return Level.judged("accuracy", None, {}, {"drop": limits.accuracy_drop}, "not proven: no data with labels")
     if answers.shape != evidence.checkpoint.shape or not len(answers) or not np.isfinite(answers).all():
         return Level.failed("accuracy", "no complete set of finite answers to compare")
     flips = find_flips(evidence, answers)
@@ -149,8 +152,11 @@ def accuracy(evidence: Evidence, answers: NDArray[np.float32], limits: Limits) -
         "low": low,
         "high": high,
     }
-    detail = f"{theirs.mean():.2%} against {ours.mean():.2%}: {difference * 100:+.2f} pt ({low * 100:+.2f} to {high * 100:+.2f})"
-    return Level("accuracy", -difference <= limits.accuracy_drop, measured, {"drop": limits.accuracy_drop}, detail)
+    detail = f"{theirs.mean():.2%} against {ours.mean():.2%}: {difference * 100:+.2f} pt"
+    detail += f" (95 %: {low * 100:+.2f} to {high * 100:+.2f})"
+    return Level.judged(
+        "accuracy", -difference <= limits.accuracy_drop, measured, {"drop": limits.accuracy_drop}, detail
+    )
 
 
 def consistency(
@@ -182,4 +188,4 @@ def consistency(
     detail = f"batches {sizes}: rows differ by at most {worst:.1e} of the signal"
     if worst > limit:
         detail += f" (batch {worst_batch}): an answer depends on the batch or on its neighbours"
-    return Level("consistency", worst <= limit, {"worst_row": worst}, {"worst_row": limit}, detail)
+    return Level.judged("consistency", worst <= limit, {"worst_row": worst}, {"worst_row": limit}, detail)

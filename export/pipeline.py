@@ -7,30 +7,32 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-import tinyres
-from tinyres import environment, records
-from tinyres.checkpoint import Checkpoint, load_weights
-from tinyres.data.dataset import cache_root
-from tinyres.errors import BackendUnavailable, CheckpointError, ProofError, TinyresError, UsageError
 from tinyres.export import artifact, parity
-from tinyres.export.certificate import SCHEMA, Certificate, Level, certificate_path, grade_of
+from tinyres.export.certificate import SCHEMA, Certificate, Flip, Level, certificate_path, grade_of
 from tinyres.export.evidence import Gathered, gather_evidence
 from tinyres.export.limits import FP32, Limits
 from tinyres.export.onnx import onnx_from_checkpoint
+
+import tinyres
+from tinyres import environment, records
+from tinyres.checkpoint import load_weights
+from tinyres.data.dataset import cache_root
+from tinyres.errors import BackendUnavailable, CheckpointError, ProofError, TinyresError, UsageError
 from tinyres.files import sha256_of, write_bytes
-from tinyres.launch import run_data
+from tinyres.launch import require_same_classes, run_data
 from tinyres.progress import Silent
 from tinyres.runs import RunConfig, now
 from tinyres.runtime.backends import open_runner
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
+    from tinyres.checkpoint import Checkpoint
     from tinyres.data.dataset import Dataset
     from tinyres.progress import Progress
     from tinyres.runtime.runner import Runner
@@ -65,7 +67,8 @@ def export_onnx(
     if source.suffix != ".safetensors":
         raise CheckpointError(f"{source.name} is no checkpoint", hint="export takes a run or its .safetensors")
     checkpoint = load_weights(source)
-    _check_data(checkpoint, dataset)
+    if dataset is not None:
+        require_same_classes(dataset, checkpoint.spec)
     limits = FP32
     count = proof_images or limits.images
     if count < 1:
@@ -105,7 +108,7 @@ def prove(
     """
     evidence = gathered.evidence
     with open_runner(candidate) as runner:
-        flips: tuple[parity.Flip, ...] = ()
+        flips: tuple[Flip, ...] = ()
         levels: list[Level] = []
         try:
             answers = _answer_all(runner, evidence.images, batches[1], progress)
@@ -154,11 +157,15 @@ def _answer_all(runner: Runner, images: NDArray[np.uint8], batch: int, progress:
 
 def _backend_level(runner: Runner) -> Level:
     """The backend opened, so its library gave what was asked: a Runner reads that back and refuses a fallback."""
-    return Level("backend", True, {}, {}, f"{runner.name} on {runner.device}, {runner.precision}")  # noqa: FBT003
+    return Level.judged("backend", True, {}, {}, f"{runner.name} on {runner.device}, {runner.precision}")
 
 
 def _consistency_level(
-    evidence: parity.Evidence, runner: Runner, answers: NDArray[np.float32], batches: tuple[int, int, int], limits: Limits
+    evidence: parity.Evidence,
+    runner: Runner,
+    answers: NDArray[np.float32],
+    batches: tuple[int, int, int],
+    limits: Limits,
 ) -> Level:
     least, usual, most = batches
     sizes = tuple(sorted({least, usual, most, (usual + most) // 2 - 1 if most - usual > 2 else usual}))
@@ -168,23 +175,10 @@ def _consistency_level(
         return Level.failed("consistency", str(exc))
 
 
-def _check_data(checkpoint: Checkpoint, dataset: Dataset | None) -> None:
-    if dataset is None:
-        return
-    if dataset.manifest.class_ids != checkpoint.spec.class_ids:
-        raise UsageError(
-            f"the data {dataset.name} has other classes than the model ({len(dataset.manifest.class_ids)} and"
-            f" {checkpoint.spec.classes})",
-            hint="--data must name the data the model was trained on",
-        )
-    if dataset.manifest.image_size != checkpoint.spec.preprocess.image_size:
-        raise UsageError(f"the data is cached at {dataset.manifest.image_size} pixels, the model takes another size")
-
-
 def _reproduction(target: Path, source: Path) -> str:
     name = target.name
     relative = os.path.relpath(source, artifact.rejected_path(target))
-    return f'''"""Prove {name} again. Exits with 3 as long as it fails; run it from anywhere, with the package installed.
+    return f'''"""Prove {name} again. Exits with 3 as long as it fails; needs the package installed.
 
 The same comparison by hand: open {name} with tinyres.open_runner, the checkpoint with
 tinyres.open_runner(..., backend="pytorch"), give both the same uint8 pictures, and compare the logits.
@@ -208,9 +202,7 @@ def prove_again(candidate: Path, source: Path) -> int:
     gathered = gather_evidence(
         checkpoint, dataset, count=FP32.images, cache=cache_root() / "reference", progress=Silent()
     )
-    certificate = prove(
-        candidate, checkpoint, gathered, limits=FP32, batches=DEFAULT_BATCHES, progress=Silent()
-    )
+    certificate = prove(candidate, checkpoint, gathered, limits=FP32, batches=DEFAULT_BATCHES, progress=Silent())
     for level in certificate.levels:
         print(f"{level.name}: {'passed' if level.passed else 'FAILED'}: {level.detail}")
     return ProofError.exit_code if certificate.grade == "rejected" else 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tinyres.progress import Task
 
-PLAIN_LINE_EVERY_S = 5.0
+PLAIN_LINE_EVERY_S = 10.0
 
 
 class Console:
@@ -31,12 +31,23 @@ class Console:
 
     def __init__(self, *, json: bool = False, quiet: bool = False, debug: bool = False) -> None:
         self.json, self.quiet, self.debug = json, quiet, debug
+        self._answers = True
         self._bar: RichProgress | None = None
         self._logs: list[TextIO] = []
 
     def result(self, data: object, text: str) -> None:
         """The command's answer: `data` as JSON with --json, else `text`."""
-        print(records.to_json(data) if self.json else text, flush=True)
+        if self._answers:
+            print(records.to_json(data) if self.json else text, flush=True)
+
+    @contextmanager
+    def steps(self) -> Iterator[None]:
+        """Within, results are steps to a larger answer: shown to people, left out of the one JSON text."""
+        self._answers = not self.json
+        try:
+            yield
+        finally:
+            self._answers = True
 
     def log(self, text: str) -> None:
         """A line on what is going on; silenced by --quiet."""
@@ -77,9 +88,10 @@ class Console:
         elif self._bar is not None:
             yield _BarTask(self._bar, self._bar.add_task(name, total=total, note=""))
         else:
-            with _live_bar() as self._bar:
+            with _live_bar() as bar:
+                self._bar = bar
                 try:
-                    yield _BarTask(self._bar, self._bar.add_task(name, total=total, note=""))
+                    yield _BarTask(bar, bar.add_task(name, total=total, note=""))
                 finally:
                     self._bar = None
 
@@ -145,6 +157,4 @@ class _PlainTask:
             self._said = now
             left = (self._total - self._done) * (now - self._started) / self._done
             note = f", {self._note}" if self._note else ""
-            self._console.log(
-                f"{self._name}: {self._done:,}/{self._total:,} {self._unit}{note}, {duration(left)} left"
-            )
+            self._console.log(f"{self._name}: {self._done:,}/{self._total:,} {self._unit}{note}, {duration(left)} left")

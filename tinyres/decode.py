@@ -44,7 +44,7 @@ def pixels_from_bytes(content: bytes, preprocess: Preprocess, *, name: str = "th
     except ImageError:
         raise
     # Pillow's decoders raise whatever their format code meets (struct.error, SyntaxError, ...) on broken files.
-    except Exception as exc:  # noqa: BLE001
+    except Exception as exc:
         reason = "no picture format that Pillow knows" if "cannot identify" in str(exc) else str(exc)
         raise ImageError(f"{name} is not a readable picture: {reason}") from exc
 
@@ -59,7 +59,8 @@ def pixels_from_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.
         image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = (width - size) // 2, (height - size) // 2
         image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image, dtype=np.uint8).copy()
+    pixels: NDArray[np.uint8] = np.array(image, dtype=np.uint8)
+    return pixels
 
 
 def _rgb(image: Image.Image) -> Image.Image:

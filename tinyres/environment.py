@@ -25,7 +25,17 @@ PACKAGES = (
     "tensorrt",
     "tensorrt_rtx",
 )
-INSTRUCTION_SETS = ("sse4_2", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8", "asimd")
+INSTRUCTION_SETS = (
+    "sse4_2",
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+)
 """The ones that change how fast, or with what arithmetic, a network runs."""
 
 

@@ -99,3 +99,10 @@ def missing_extra(what: str, package: str, extra: str) -> BackendUnavailable:
         f"{what} needs the package {package}, which is not installed",
         hint=f"pip install 'tinyres[{extra}]'",
     )
+
+
+def require_choice(what: str, value: str, valid: Iterable[str]) -> None:
+    """Errors: UsageError that suggests the close match unless `value` is one of `valid`."""
+    valid = list(valid)
+    if value not in valid:
+        raise UsageError(f"there is no {what} {value!r}", hint=suggest(value, valid))

@@ -72,7 +72,7 @@ def _logits(
     parts = []
     with torch.inference_mode():
         for start in range(0, len(images), batch):
-            pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + batch]))
+            pixels = torch.from_numpy(np.array(images[start : start + batch]))  # a copy: maps are read-only
             inputs = normalize(pixels.to(weight.device), preprocess, dtype=weight.dtype)
             parts.append(model(inputs).cpu().numpy())
             if task is not None:

@@ -1,21 +1,24 @@
-"""From a user's words to a run folder: a new training, one to go on with, or an import. Only here are the two joined."""
+"""From a user's words to a run folder: a new training, one to go on with, or an import; and to a model's data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from tinyres import environment, records
-from tinyres.data.dataset import Dataset, open_dataset, with_holdout
+from tinyres.data.dataset import Dataset, cache_root, open_dataset, with_holdout
+from tinyres.data.download import is_downloaded
 from tinyres.data.sources import NAMED
-from tinyres.errors import CheckpointError, UsageError
+from tinyres.errors import CheckpointError, DataError, UsageError, require_choice
 from tinyres.recipes import Recipe
 from tinyres.runs import SCHEMA, Epoch, Run, RunConfig, create_run, now, save_config
 from tinyres.spec import ModelSpec, Preprocess
 
 if TYPE_CHECKING:
+    from tinyres.evaluate import Evaluation
     from tinyres.progress import Progress
+    from tinyres.runs import Model
 
 JudgedOn = Literal["val", "holdout"]
 
@@ -62,10 +65,18 @@ def new_run(
     return Started(run, config, dataset)
 
 
+def parse_split(text: str) -> JudgedOn:
+    """What `--split` may be. Errors: UsageError."""
+    require_choice("split", text, get_args(JudgedOn))
+    return "holdout" if text == "holdout" else "val"
+
+
 def old_run(run: Run, *, cache_dir: Path | None = None, progress: Progress) -> Started:
     """Open a run to go on with, and its data. Errors: InputError, UsageError."""
     if not run.last.is_file():
-        raise CheckpointError(f"the run {run.name} has saved nothing to resume from", hint="tinyres train starts a new one")
+        raise CheckpointError(
+            f"the run {run.name} has saved nothing to resume from", hint="tinyres train starts a new one"
+        )
     config = run.config()
     dataset = run_data(config, cache_dir=cache_dir, progress=progress)
     return Started(run, config, dataset)
@@ -89,6 +100,82 @@ def open_run_data(
     """Open a data set with the split a run is judged on."""
     dataset = open_dataset(data, image_size=image_size, cache_dir=cache_dir, progress=progress)
     return with_holdout(dataset, seed=seed) if judged_on == "holdout" else dataset
+
+
+def data_of(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Dataset:
+    """The data to judge a model on: what is named, else its run's. Errors: UsageError if none is known."""
+    if data is None and (model.run is None or (config := model.run.config()).data_kind == "unknown"):
+        raise UsageError(f"it is not known what {model.name} was trained on", hint="--data names it")
+    if data is None:
+        return run_data(config, cache_dir=cache_dir, progress=progress)
+    spec = load_spec(model)
+    return open_dataset(data, image_size=spec.preprocess.image_size, cache_dir=cache_dir, progress=progress)
+
+
+def data_at_hand(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Dataset | None:
+    """As `data_of`, but None where nothing is named and the run's data is not here; nothing is downloaded for it."""
+    if data is not None:
+        return data_of(model, data, cache_dir=cache_dir, progress=progress)
+    if model.run is None:
+        return None
+    config = model.run.config()
+    if config.data_kind == "unknown" or (config.data == "tiny-imagenet" and not is_downloaded(cache_root(cache_dir))):
+        return None
+    try:
+        return run_data(config, cache_dir=cache_dir, progress=progress)
+    except DataError as exc:
+        progress.warn(f"the run's data is not at hand: {exc}")
+        return None
+
+
+def load_spec(model: Model) -> ModelSpec:
+    """The spec of a model's file. Errors: CheckpointError, ArtifactError."""
+    if model.run is not None:
+        return model.run.config().spec
+    from tinyres.runtime.backends import open_runner
+
+    with open_runner(model.path) as runner:
+        return runner.spec
+
+
+def judge(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Evaluation:
+    """Evaluate a checkpoint over a whole validation split. Errors: InputError, UsageError."""
+    from tinyres.checkpoint import load_weights
+    from tinyres.evaluate import evaluate
+    from tinyres.model import pick_device
+
+    checkpoint = load_weights(model.path)
+    dataset = data_of(model, data, cache_dir=cache_dir, progress=progress)
+    require_same_classes(dataset, checkpoint.spec)
+    with progress.task("evaluating", len(dataset.val), "images") as task:
+        return evaluate(checkpoint.model().to(pick_device()), dataset.val, checkpoint.spec.preprocess, task=task)
+
+
+def require_same_classes(dataset: Dataset, spec: ModelSpec) -> None:
+    """Errors: UsageError if a data set has other classes, another order of them, or another size than the model."""
+    manifest = dataset.manifest
+    if manifest.class_ids != spec.class_ids:
+        raise UsageError(
+            f"the data {dataset.name} has other classes than the model ({len(manifest.class_ids)} and {spec.classes})",
+            hint="--data must name the data the model was trained on",
+        )
+    if manifest.image_size != spec.preprocess.image_size:
+        raise UsageError(
+            f"the data is cached at {manifest.image_size} pixels, the model takes {spec.preprocess.image_size}"
+        )
+
+
+def describe(started: Started) -> str:
+    """One line on a run: network, data and recipe."""
+    config, dataset = started.config, started.dataset
+    recipe, spec = config.recipe, config.spec
+    if recipe is None:
+        return f"run {config.name}: imported"
+    return (
+        f"run {config.name}: recipe {recipe.name}, blocks {'-'.join(map(str, spec.blocks))}, widths"
+        f" {'-'.join(map(str, spec.widths))}, {len(dataset.train):,} pictures of {spec.classes} classes,"
+        f" {recipe.epochs} epochs, judged on {len(dataset.val):,} ({dataset.judged_on})"
+    )
 
 
 def spec_for(dataset: Dataset, recipe: Recipe) -> ModelSpec:
@@ -190,6 +277,6 @@ def _read_history(path: Path) -> list[Epoch]:
     seen = records.load(SeedHistory, path)
     rows = zip(seen.train_loss, seen.train_acc, seen.val_loss, seen.val_acc, seen.lr, strict=False)
     return [
-        Epoch(number, 0, True, train_loss, train_acc, val_loss, val_acc, 0, lr, 0.0, 0.0)  # noqa: FBT003
+        Epoch(number, 0, True, train_loss, train_acc, val_loss, val_acc, 0, lr, 0.0, 0.0)
         for number, (train_loss, train_acc, val_loss, val_acc, lr) in enumerate(rows, start=1)
     ]

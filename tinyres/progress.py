@@ -46,6 +46,6 @@ class Silent:
         """Ignore it."""
 
     @contextmanager
-    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:  # noqa: ARG002
+    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:
         """Run the work unseen."""
         yield self

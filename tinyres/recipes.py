@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from tinyres.errors import UsageError, suggest
+from tinyres.errors import UsageError, require_choice, suggest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +92,12 @@ RECIPES = {recipe.name: recipe for recipe in (SEED, DEMO)}
 
 def find_recipe(name: str) -> Recipe:
     """The recipe called `name`. Errors: UsageError that suggests the close match."""
-    if name not in RECIPES:
-        raise UsageError(f"there is no recipe {name!r}", hint=suggest(name, RECIPES))
+    require_choice("recipe", name, RECIPES)
     return RECIPES[name]
 
 
 def override(recipe: Recipe, assignments: list[str]) -> Recipe:
-    """Apply `field=value` texts. Errors: UsageError for a text without `=`, an unknown field or a value that does not fit."""
+    """Apply `field=value` texts. Errors: UsageError for an unknown field or a value that does not fit."""
     from pydantic import TypeAdapter, ValidationError
 
     values = dataclasses.asdict(recipe)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tinyres.errors import InputError
 from tinyres.files import write_text
@@ -25,8 +25,8 @@ MAX_RECORD_BYTES = 256 * 2**20
 """Larger JSON is refused before it is parsed; a bench with raw samples is a few MiB."""
 
 
-@lru_cache(maxsize=None)
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
@@ -52,7 +52,8 @@ def from_json(kind: type[T], text: str | bytes, *, source: str, error: type[Inpu
     from pydantic import ValidationError
 
     try:
-        return _adapter(kind).validate_json(text)
+        record: T = _adapter(cast("Any", kind)).validate_json(text)
+        return record
     except ValidationError as exc:
         first = exc.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"

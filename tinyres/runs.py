@@ -1,19 +1,19 @@
 """Run folders: what a training leaves behind, how a run is named, found and locked, and what MODEL may stand for.
 
-    runs/<name>/config.json            what was asked: recipe, data, seed, ModelSpec
-                env.json               machine and versions
-                state.json             running, stopped, finished, failed or imported
-                best.safetensors       the weights of the best epoch
-                last.safetensors       everything needed to go on
-                history.json           one record an epoch
-                training_history.json  the same in the seed's form
-                curves.png  train.log
-                export/  bench/
+runs/<name>/config.json            what was asked: recipe, data, seed, ModelSpec
+env.json               machine and versions
+state.json             running, stopped, finished, failed or imported
+best.safetensors       the weights of the best epoch
+last.safetensors       everything needed to go on
+history.json           one record an epoch
+training_history.json  the same in the seed's form
+curves.png  train.log
+export/  bench/
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +158,7 @@ def _as_dict(epoch: Epoch) -> dict[str, object]:
 
 def now() -> str:
     """The time in UTC to the second, ISO 8601."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
 
 
 def create_run(runs: Path, name: str | None, *, stem: str) -> Run:
@@ -173,7 +173,9 @@ def create_run(runs: Path, name: str | None, *, stem: str) -> Run:
         if name is not None:
             path = runs / name
             if path.exists():
-                raise UsageError(f"there is a run {name!r} already", hint=f"tinyres train --resume {name}, or another --name")
+                raise UsageError(
+                    f"there is a run {name!r} already", hint=f"tinyres train --resume {name}, or another --name"
+                )
             path.mkdir()
             return Run(path)
         number = 1
@@ -211,6 +213,16 @@ class Model:
     chosen: bool
     """True if it was not named but is the newest run's."""
 
+    @property
+    def name(self) -> str:
+        """The run's, or the file's."""
+        return self.run.name if self.run else self.path.stem
+
+    @property
+    def home(self) -> Path:
+        """The folder that export/ and bench/ belong into: the run's, or the file's."""
+        return self.run.path if self.run else self.path.parent
+
 
 def find_model(text: str | None, runs: Path) -> Model:
     """Resolve a run's name or path, a checkpoint or an artifact; None is the newest usable run's best checkpoint.
@@ -241,6 +253,25 @@ def find_model(text: str | None, runs: Path) -> Model:
     raise UsageError(f"there is no model {text!r}: no run, checkpoint or artifact", hint=suggest(text, names))
 
 
+def find_run(text: str, runs: Path) -> Run:
+    """The run with this name or path. Errors: UsageError."""
+    for folder in (Path(text).expanduser(), runs / text):
+        if (folder / "config.json").is_file():
+            return Run(folder)
+    raise UsageError(f"there is no run {text!r}", hint=suggest(text, [run.name for run in list_runs(runs)]))
+
+
+def find_artifact(text: str | None, runs: Path) -> Path:
+    """The file to classify with: what is named, or the ONNX artifact of the run that is. Errors: UsageError."""
+    model = find_model(text, runs)
+    if model.run is None or model.path != model.run.best or (text is not None and Path(text).is_file()):
+        return model.path
+    artifacts = sorted(model.run.exports.glob("*.onnx"))
+    if not artifacts:
+        raise UsageError(f"the run {model.run.name} has no artifact yet", hint=f"tinyres export {model.run.name}")
+    return next((path for path in artifacts if path.stem == "fp32"), artifacts[0])
+
+
 def _newest(runs: Path) -> Run:
     usable = []
     for run in list_runs(runs):
@@ -250,5 +281,7 @@ def _newest(runs: Path) -> Run:
         except InputError:  # a damaged run is not the newest; naming it shows what is wrong
             continue
     if not usable:
-        raise UsageError(f"there is no finished run in {runs}", hint="tinyres train, or name one (`demo` is never implied)")
+        raise UsageError(
+            f"there is no finished run in {runs}", hint="tinyres train, or name one (`demo` is never implied)"
+        )
     return max(usable)[2]

@@ -32,7 +32,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"there is no file {path}") from exc
     # torch.load raises many kinds on foreign bytes: UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, ...
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as exc:
-        raise CheckpointError(f"{path} is not a state dict that loads safely: {str(exc).splitlines()[0][:120]}") from exc
+        raise CheckpointError(
+            f"{path} is not a state dict that loads safely: {str(exc).splitlines()[0][:120]}"
+        ) from exc
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(
             f"{path} holds {type(state).__name__} of other things than tensors; valid: a bare state dict",
@@ -65,7 +67,9 @@ def convert(state: dict[str, Tensor], *, place: str = "the state dict") -> dict[
     return result
 
 
-def shape_of(state: dict[str, Tensor], *, place: str = "the state dict") -> tuple[tuple[int, ...], tuple[int, ...], int]:
+def shape_of(
+    state: dict[str, Tensor], *, place: str = "the state dict"
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """(blocks, widths, classes) of a converted state dict. Errors: CheckpointError."""
     stages: dict[int, set[int]] = {}
     for key in state:

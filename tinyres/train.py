@@ -111,7 +111,7 @@ class Trainer:
         self.device = pick_device()
         torch.manual_seed(config.seed)
         model = build_model(config.spec, init=recipe.init)
-        self.model = model.to(device=self.device, memory_format=torch.channels_last)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=recipe.lr,
@@ -169,7 +169,7 @@ class Trainer:
         logits = self.model(inputs)
         loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.sums.add(loss.detach(), logits.detach(), labels, self.step)
         self.step += 1

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class TrainingBatches:
     """Shuffled, augmented and normalised batches; every picture once an epoch, the last batch of an epoch ragged."""
 
-    def __init__(self, split: Split, recipe: Recipe, preprocess: Preprocess, *, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, split: Split, recipe: Recipe, preprocess: Preprocess, *, seed: int, device: torch.device
+    ) -> None:
         self._split, self._recipe, self._preprocess = split, recipe, preprocess
         self._seed, self._device = seed, device
         self._labels = torch.from_numpy(np.array(split.labels)).to(device)

@@ -10,7 +10,6 @@ import concurrent.futures
 import hashlib
 import json
 import multiprocessing
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,8 +86,10 @@ def build(source: Source, preprocess: Preprocess, root: Path, progress: Progress
     if (folder / "manifest.json").exists():
         return folder
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # A worker that runs its parent's script again, from a script without the guard: it would wait for the lock for ever.
-        raise DataError("a data set is opened while Python starts a worker", hint="put it under `if __name__ == '__main__':`")
+        # A worker runs its parent's script again if that has no guard, and would wait for the parent's lock for ever.
+        raise DataError(
+            "a data set is opened while Python starts a worker", hint="put it under `if __name__ == '__main__':`"
+        )
     with storage_errors(folder):
         root.mkdir(parents=True, exist_ok=True)
         # One builder at a time; the lock dies with its process, and the next takes over what was done.
@@ -103,7 +104,9 @@ def _build(source: Source, preprocess: Preprocess, folder: Path, fingerprint: st
     partial.mkdir(exist_ok=True)
     labels = {split: source.labels(split) for split in SPLITS}
     for split in SPLITS:
-        _allocate(partial / f"{split}.images.npy", (len(labels[split]), preprocess.image_size, preprocess.image_size, 3))
+        _allocate(
+            partial / f"{split}.images.npy", (len(labels[split]), preprocess.image_size, preprocess.image_size, 3)
+        )
     journal = partial / "done.jsonl"
     done = _read_journal(journal)
     waiting = [chunk for chunk in _chunks(labels) if (chunk.split, chunk.start) not in done]
@@ -142,7 +145,7 @@ def _chunks(labels: dict[SplitName, NDArray[np.int64]]) -> Iterator[_Chunk]:
 
 
 def _read_journal(path: Path) -> dict[tuple[str, int], _Done]:
-    done = {}
+    done: dict[tuple[str, int], _Done] = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
             if line.endswith("\n"):
@@ -252,7 +255,7 @@ def _finish(
     )
     records.save(partial / "manifest.json", manifest)
     (partial / "done.jsonl").unlink()
-    os.replace(partial, folder)
+    partial.replace(folder)
     sync_folder(folder.parent)
 
 

@@ -15,6 +15,7 @@ from tinyres.errors import DataError
 from tinyres.files import storage_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tinyres.progress import Progress
@@ -43,7 +44,16 @@ TINY_IMAGENET = Archive(
 
 def fetch_tiny_imagenet(root: Path, progress: Progress) -> Path:
     """The archive below `root`, downloaded if it is not there. Errors: DataError, StorageError."""
-    return fetch(TINY_IMAGENET, root / "downloads" / "tiny-imagenet-200.zip", progress)
+    return fetch(TINY_IMAGENET, _place(root), progress)
+
+
+def is_downloaded(root: Path) -> bool:
+    """Whether the archive is below `root`."""
+    return _place(root).is_file()
+
+
+def _place(root: Path) -> Path:
+    return root / "downloads" / "tiny-imagenet-200.zip"
 
 
 def fetch(archive: Archive, path: Path, progress: Progress) -> Path:
@@ -68,7 +78,7 @@ def fetch(archive: Archive, path: Path, progress: Progress) -> Path:
     return path
 
 
-def _fetch_all(archive: Archive, partial: Path, advance: object) -> None:
+def _fetch_all(archive: Archive, partial: Path, advance: Callable[[int], None]) -> None:
     for attempt in range(TRIES):
         before = partial.stat().st_size if partial.exists() else 0
         if before >= archive.size_bytes:
@@ -84,10 +94,12 @@ def _fetch_all(archive: Archive, partial: Path, advance: object) -> None:
                     hint="fetch the zip elsewhere and pass it with --data FILE.zip",
                 ) from exc
     if partial.stat().st_size < archive.size_bytes:
-        raise DataError(f"{archive.url} breaks off again and again", hint="run the same command later: it goes on from there")
+        raise DataError(
+            f"{archive.url} breaks off again and again", hint="run the same command later: it goes on from there"
+        )
 
 
-def _fetch_rest(archive: Archive, partial: Path, start: int, advance: object) -> None:
+def _fetch_rest(archive: Archive, partial: Path, start: int, advance: Callable[[int], None]) -> None:
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={start}-"} if start else {})  # noqa: S310
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - a constant http address
         resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT

@@ -129,7 +129,9 @@ def _annotated(content: bytes, inside: Sequence[str], root: str, index_of: dict[
         if len(fields) < 2 or fields[1] not in index_of:
             raise DataError(f"val_annotations.txt line {number} of {place} names no class of train/: {line[:60]!r}")
         if fields[0] not in pictures:
-            raise DataError(f"val_annotations.txt line {number} of {place} names a picture that is absent: {fields[0]!r}")
+            raise DataError(
+                f"val_annotations.txt line {number} of {place} names a picture that is absent: {fields[0]!r}"
+            )
         items.append((root + pictures[fields[0]], index_of[fields[1]]))
     return items
 

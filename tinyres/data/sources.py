@@ -82,8 +82,8 @@ class Shapes:
     """The embedded, drawn data set."""
 
     kind = "shapes"
-    class_ids = shapes.CLASSES
-    class_names = shapes.CLASSES
+    class_ids: tuple[str, ...] = shapes.CLASSES
+    class_names: tuple[str, ...] = shapes.CLASSES
 
     def labels(self, split: SplitName) -> NDArray[np.int64]:
         """(N,) class indices."""

@@ -31,7 +31,7 @@ class Store(Protocol):
 
 
 class FolderStore:
-    """Files below a folder. Its fingerprint takes names, sizes and times of change: reading it all would cost a build."""
+    """Files below a folder. Its fingerprint takes names, sizes and times of change: reading all would cost a build."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -89,7 +89,8 @@ class ZipStore:
                 self._archive = zipfile.ZipFile(self.path)
             except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as exc:
                 raise DataError(
-                    f"{self.path} is not a readable zip: {exc}", hint="fetch it again; a download may have been cut short"
+                    f"{self.path} is not a readable zip: {exc}",
+                    hint="fetch it again; a download may have been cut short",
                 ) from exc
         return self._archive
 
@@ -104,12 +105,14 @@ class ZipStore:
         try:
             info = self.archive.getinfo(name)
             if info.file_size > MAX_MEMBER_BYTES:
-                raise DataError(f"{name} in {self.path} inflates to {info.file_size:,} bytes; valid: {MAX_MEMBER_BYTES:,}")
+                raise DataError(
+                    f"{name} in {self.path} inflates to {info.file_size:,} bytes; valid: {MAX_MEMBER_BYTES:,}"
+                )
             return self.archive.read(info)
         except DataError:
             raise
         # zipfile raises many kinds on damaged members: BadZipFile, zlib.error, EOFError, RuntimeError (encrypted), ...
-        except Exception as exc:  # noqa: BLE001
+        except Exception as exc:
             raise DataError(f"cannot read {name} in {self.path}: {exc}") from exc
 
     def fingerprint(self) -> str:

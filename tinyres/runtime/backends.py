@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyres.errors import TinyresError, UsageError, missing_extra, suggest
+from tinyres.errors import TinyresError, UsageError, missing_extra, require_choice
 from tinyres.runtime.runner import Runner
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ def open_runner(path: str | Path, *, backend: str | None = None, threads: int | 
     """
     path = Path(path)
     name = backend or backend_for(path)
-    if name not in BACKENDS:
-        raise UsageError(f"there is no backend {name!r}", hint=suggest(name, BACKENDS))
+    require_choice("backend", name, BACKENDS)
     info = BACKENDS[name]
     if path.suffix != info.suffix:
         raise UsageError(f"{name} opens {info.suffix} files, not {path.name}")
@@ -64,10 +64,8 @@ def backend_for(path: Path) -> str:
 
 
 def why_unavailable(name: str) -> TinyresError | None:
-    """None if the backend's library imports here, else the error that says what is missing."""
+    """None if the backend's library is installed here, else the error that says what is missing. Imports nothing."""
     info = BACKENDS[name]
-    try:
-        importlib.import_module(info.module)
-    except ImportError:
+    if importlib.util.find_spec(info.package) is None:
         return missing_extra(name, info.package, info.extra)
     return None

@@ -1,8 +1,7 @@
-"""Pictures in, labels out: what a serving program imports. numpy, Pillow and one backend; never PyTorch for an artifact."""
+"""Pictures in, labels out: what a serving program imports. It needs numpy, Pillow and one backend, never PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -16,10 +15,14 @@ from tinyres.runtime.backends import open_runner
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    Picture: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
+    # Not a Sequence: a str is one of str, and would be both.
+    Pictures: TypeAlias = list[str] | list[Path] | list[bytes] | list[Image.Image] | list[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +70,9 @@ class Classifier:
         self._batch = batch
 
     @overload
-    def __call__(self, pictures: str | Path | bytes | Image.Image | NDArray[np.uint8]) -> Prediction: ...
+    def __call__(self, pictures: Picture) -> Prediction: ...
     @overload
-    def __call__(self, pictures: Sequence[str | Path | bytes | Image.Image | NDArray[np.uint8]]) -> list[Prediction]: ...
+    def __call__(self, pictures: Pictures) -> list[Prediction]: ...
     def __call__(self, pictures: object) -> Prediction | list[Prediction]:
         """Classify one picture, or each of a list."""
         if isinstance(pictures, (list, tuple)):

@@ -12,7 +12,6 @@ from tinyres.spec import ModelSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tinyres.runtime.runner import Number
 
 KEY = "tinyres"
 SCHEMA = 1
@@ -41,14 +40,15 @@ def read_metadata(properties: Mapping[str, str], *, place: str) -> ArtifactMetad
     """Parse the metadata properties of an ONNX file. Errors: ArtifactError for a foreign or newer file."""
     if KEY not in properties:
         raise ArtifactError(
-            f"{place} carries no tinyres metadata: it was not exported by tinyres", hint="tinyres export makes artifacts"
+            f"{place} carries no tinyres metadata: it was not exported by tinyres",
+            hint="tinyres export makes artifacts",
         )
     try:
-        metadata = records.from_json(ArtifactMetadata, properties[KEY], source=f"the metadata of {place}", error=ArtifactError)
+        metadata = records.from_json(
+            ArtifactMetadata, properties[KEY], source=f"the metadata of {place}", error=ArtifactError
+        )
     except UsageError as exc:  # a spec whose values are out of range
         raise ArtifactError(f"the metadata of {place} does not fit: {exc}") from exc
     if metadata.schema > SCHEMA:
         raise ArtifactError(f"{place} was made by a newer tinyres ({metadata.tinyres})", hint="pip install -U tinyres")
     return metadata
-
-

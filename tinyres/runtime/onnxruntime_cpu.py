@@ -36,7 +36,7 @@ class OnnxRuntimeCpu:
         """Run the graph for its logits alone."""
         try:
             logits: NDArray[np.float32] = self._session.run(["logits"], {"image": images})[0]
-        except Exception as exc:  # noqa: BLE001 - ONNX Runtime's errors share no base class but Exception
+        except Exception as exc:
             raise BackendUnavailable(f"ONNX Runtime failed: {_first_line(exc)}") from exc
         return logits
 
@@ -56,7 +56,7 @@ def open_backend(path: Path, *, threads: int | None) -> OnnxRuntimeCpu:
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=[PROVIDER])
     except OSError as exc:
         raise ArtifactError(f"cannot read {path}: {exc.strerror or exc}") from exc
-    except Exception as exc:  # noqa: BLE001 - as above
+    except Exception as exc:
         raise ArtifactError(f"{path} is not an ONNX model that ONNX Runtime loads: {_first_line(exc)}") from exc
     if session.get_providers() != [PROVIDER]:
         raise BackendUnavailable(f"asked for {PROVIDER}, got {session.get_providers()}")

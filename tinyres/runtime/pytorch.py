@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from tinyres.checkpoint import load_weights
@@ -15,7 +16,6 @@ from tinyres.runtime.runner import Precision
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from tinyres.spec import ModelSpec
@@ -30,13 +30,13 @@ class PyTorch:
         self.device = str(device)
         self.spec = spec
         self.precision = Precision("fp32", "fp32")
-        self._model = model.to(device=device, memory_format=torch.channels_last)
+        self._model = model.to(device).to(memory_format=torch.channels_last)
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Copy in, normalise, run, copy out."""
         try:
             with torch.inference_mode():
-                pixels = torch.from_numpy(images).to(self.device)
+                pixels = torch.from_numpy(np.require(images, requirements="W")).to(self.device)
                 logits: NDArray[np.float32] = self._model(normalize(pixels, self.spec.preprocess)).cpu().numpy()
         except RuntimeError as exc:
             raise BackendUnavailable(f"PyTorch failed: {str(exc).splitlines()[0]}") from exc

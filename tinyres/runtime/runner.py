@@ -70,16 +70,15 @@ class Runner:
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits (N, C) float32 of (N, S, S, 3) uint8 RGB pictures, N at least 1.
 
-        Errors: UsageError for another dtype or shape; BackendUnavailable if the backend fails or answers in another shape.
+        Errors: UsageError for another dtype or shape; BackendUnavailable if the backend fails or answers otherwise.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self._shape or not len(images):
-            raise UsageError(
-                f"{self.name} was given {images.dtype} {images.shape}; valid: uint8 (N, {', '.join(map(str, self._shape))})"
-            )
+            valid = ", ".join(map(str, self._shape))
+            raise UsageError(f"{self.name} was given {images.dtype} {images.shape}; valid: uint8 (N, {valid})")
         logits = self._infer(np.ascontiguousarray(images))
         if logits.shape != (len(images), self._classes) or logits.dtype != np.float32:
             raise BackendUnavailable(
-                f"{self.name} answered {logits.dtype} {logits.shape} for {len(images)} pictures of {self._classes} classes"
+                f"{self.name} answered {logits.dtype} {logits.shape} for {len(images)} of {self._classes} classes"
             )
         return logits
 

@@ -1,0 +1,368 @@
+"""The command line: each command parses, makes one call into the library, shows the result and returns the exit code.
+
+Heavy imports stand inside the commands: `--help` loads neither numpy nor a framework.
+"""
+
+# No `from __future__ import annotations` here: Typer reads the annotations as objects.
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinyres.command import command
+from tinyres.console import Console
+
+if TYPE_CHECKING:
+    from tinyres.launch import Started
+    from tinyres.runs import Epoch, Model
+
+app = typer.Typer(
+    name="tinyres",
+    help="Train a small image classifier, export it with a proof that it answers like the checkpoint, and measure it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog="Start with `tinyres demo`: all of it in minutes, on drawn pictures, without a download.",
+)
+data_app = typer.Typer(help="Fetch, decode and describe data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Data = Annotated[str, typer.Option("--data", help="tiny-imagenet, shapes, a zip or a folder.", show_default=True)]
+OtherData = Annotated[str | None, typer.Option("--data", help="Instead of the run's own data.")]
+ModelArgument = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="A run, a checkpoint or an artifact; else the newest run.")
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Where runs live.")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Where decoded data lives; else TINYRES_CACHE.")]
+RUNS = Path("runs")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from tinyres import __version__
+
+        print(f"tinyres {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+@command(data_app)
+def prepare(out: Console, data: Data = "tiny-imagenet", image_size: int = 64, cache: Cache = None) -> None:
+    """Fetch and decode a data set once, on all cores; training uses the result."""
+    from tinyres.data.dataset import open_dataset
+
+    dataset = open_dataset(data, image_size=image_size, cache_dir=cache, progress=out)
+    manifest = dataset.manifest
+    counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
+    out.result(
+        manifest,
+        f"{data}: {counts} pictures of {len(manifest.class_ids)} classes, {manifest.image_size}x{manifest.image_size};"
+        f" {len(manifest.unreadable)} unreadable",
+    )
+
+
+@command(data_app)
+def stats(out: Console, data: Data = "tiny-imagenet", image_size: int = 64, cache: Cache = None) -> None:
+    """Mean and standard deviation per RGB channel of the training pictures."""
+    from tinyres.data.dataset import open_dataset
+
+    statistics = open_dataset(data, image_size=image_size, cache_dir=cache, progress=out).manifest.statistics
+    lines = [("mean", statistics.mean), ("std", statistics.std), ("std of all pixels", statistics.std_pixels)]
+    text = "\n".join(f"{name:18}{red:.4f}  {green:.4f}  {blue:.4f}" for name, (red, green, blue) in lines)
+    out.result(statistics, f"{text}\nstd is the mean of each picture's own, which training divides by, as the seed did")
+
+
+@command(app)
+def recipes(out: Console) -> None:
+    """List the training recipes."""
+    from tinyres.recipes import RECIPES
+
+    out.result(list(RECIPES.values()), "\n".join(f"{recipe.name:8}{recipe.about}" for recipe in RECIPES.values()))
+
+
+@command(app)
+def train(
+    out: Console,
+    data: Data = "tiny-imagenet",
+    recipe: Annotated[str, typer.Option(help="See `tinyres recipes`.")] = "seed",
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override.")] = None,
+    split: Annotated[str, typer.Option(help="val: the data's own; holdout: a tenth of the training pictures.")] = "val",
+    max_time: Annotated[str | None, typer.Option(help="Stop cleanly after, for example, 20m.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run; else recipe and number.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run that stopped.")] = None,
+    runs: Runs = RUNS,
+    cache: Cache = None,
+) -> int:
+    """Train a model into runs/NAME; Ctrl-C stops cleanly, --resume goes on."""
+    from tinyres import launch
+    from tinyres.recipes import find_recipe, override
+    from tinyres.runs import find_run
+    from tinyres.units import parse_duration
+
+    seconds = parse_duration(max_time) if max_time is not None else None
+    if resume is not None:
+        started = launch.old_run(find_run(resume, runs), cache_dir=cache, progress=out)
+    else:
+        chosen = override(find_recipe(recipe), assignments or [])
+        started = launch.new_run(
+            data, chosen, runs=runs, name=name, seed=seed, judged_on=launch.parse_split(split), cache_dir=cache, progress=out
+        )
+    return _train(out, started, max_seconds=seconds, resume=resume is not None)
+
+
+def _train(out: Console, started: "Started", *, max_seconds: float | None = None, resume: bool = False) -> int:
+    from tinyres.errors import EXIT_INTERRUPTED
+    from tinyres.launch import describe
+    from tinyres.train import train as train_run
+
+    run = started.run
+    with out.copied_to(run.path / "train.log"):
+        out.log(describe(started))
+        result = train_run(run, started.config, started.dataset, max_seconds=max_seconds, resume=resume, progress=out)
+    ending = (
+        f"stopped ({result.stopped}); go on with: tinyres train --resume {run.name}" if result.stopped else "finished"
+    )
+    best = f"best epoch {result.best.epoch}: {result.best.val_acc:.1%} top-1" if result.best else "nothing trained yet"
+    out.result(
+        {"run": run.name, "path": str(run.path), "stopped": result.stopped, "best": result.best and result.best.epoch},
+        f"{run.path}: {ending}\n{best} (selected on {started.config.judged_on})\nnext: tinyres export {run.name}",
+    )
+    return EXIT_INTERRUPTED if result.stopped == "interrupted" else 0
+
+
+@command(app, "import")
+def import_(
+    out: Console,
+    file: Annotated[Path, typer.Argument(help="The seed's state dict, ResNet34_best.pth.")],
+    name: Annotated[str | None, typer.Option(help="Of the run.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="A class a line; else Tiny ImageNet's for 200.")] = None,
+    history: Annotated[Path | None, typer.Option(help="Its training_history.json.")] = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Make a run of the original project's weights."""
+    from tinyres.launch import import_seed
+
+    run = import_seed(file, runs=runs, name=name, classes=classes, history=history)
+    spec = run.config().spec
+    assumed = " (taken for Tiny ImageNet's classes)" if classes is None and spec.classes == 200 else ""
+    text = f"{run.path}: {spec.classes} classes{assumed}\nnext: tinyres export {run.name}"
+    out.result({"run": run.name, "path": str(run.path), "classes": spec.classes}, text)
+
+
+@command(app, "eval")
+def eval_(
+    out: Console, model: ModelArgument = None, data: OtherData = None, runs: Runs = RUNS, cache: Cache = None
+) -> None:
+    """Judge a checkpoint: top-1, top-5 and loss on the validation pictures."""
+    from tinyres.launch import judge
+    from tinyres.runs import find_model
+
+    chosen = _echo(out, find_model(model, runs))
+    judged = judge(chosen, data, cache_dir=cache, progress=out)
+    found = judged.accuracy
+    out.result(
+        {"images": found.images, "top1": found.top1, "top5": found.top5, "loss": judged.loss},
+        f"top-1 {found.top1:.2%} (95 %: {found.low:.2%} to {found.high:.2%})\ntop-5 {found.top5:.2%}\n"
+        f"loss  {judged.loss:.4f}\non {found.images:,} pictures",
+    )
+
+
+@command(app)
+def export(
+    out: Console,
+    model: ModelArgument = None,
+    format_: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32.")] = "fp32",
+    batch: Annotated[str, typer.Option(help="Least:usual:most, all proven.")] = "1:32:256",
+    proof_images: Annotated[int | None, typer.Option(min=1, help="Judged on so many.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Else the run's export folder.")] = None,
+    data: OtherData = None,
+    runs: Runs = RUNS,
+    cache: Cache = None,
+) -> None:
+    """Convert a checkpoint and prove that the artifact answers like it; exit code 3 if it does not."""
+    from tinyres.errors import require_choice
+    from tinyres.export.options import parse_batches
+    from tinyres.export.pipeline import export_onnx
+    from tinyres.launch import data_at_hand
+    from tinyres.runs import find_model
+
+    require_choice("format", format_, ["onnx"])
+    require_choice("precision", precision, ["fp32"])
+    batches = parse_batches(batch)
+    chosen = _echo(out, find_model(model, runs))
+    exported = export_onnx(
+        chosen.path,
+        (folder or chosen.home / "export") / f"{precision}.onnx",
+        dataset=data_at_hand(chosen, data, cache_dir=cache, progress=out),
+        batches=batches,
+        proof_images=proof_images,
+        cache_dir=cache,
+        progress=out,
+    )
+    levels = "\n".join(f"  {level.name:12} {level.detail}" for level in exported.certificate.levels)
+    next_ = (
+        f"next: tinyres bench {chosen.run.name}"
+        if chosen.run
+        else f"next: tinyres predict IMAGE --model {exported.path}"
+    )
+    text = f"{exported.path}: proven ({exported.certificate.grade})\n{levels}\n{next_}"
+    out.result({"artifact": str(exported.path), "certificate": exported.certificate}, text)
+
+
+@command(app)
+def predict(
+    out: Console,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Picture files.")],
+    model: Annotated[str | None, typer.Option(help="A run, an artifact or a checkpoint.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="So many classes.")] = 5,
+    runs: Runs = RUNS,
+) -> None:
+    """Classify pictures with the newest run's artifact, without PyTorch."""
+    from tinyres.runs import find_artifact
+    from tinyres.runtime import Classifier
+
+    path = find_artifact(model, runs)
+    with Classifier(path, top=top) as classifier:
+        predictions = classifier(images)
+    out.log(f"model: {path}")
+    lines = []
+    for image, prediction in zip(images, predictions, strict=True):
+        lines.append(str(image))
+        lines += [f"  {guess.probability:6.1%}  {guess.name}" for guess in prediction.best]
+    out.result([{"image": str(i), "best": p.best} for i, p in zip(images, predictions, strict=True)], "\n".join(lines))
+
+
+@command(app)
+def bench(
+    out: Console,
+    model: ModelArgument = None,
+    backends: Annotated[str | None, typer.Option(help="With commas; else all there are.")] = None,
+    batch: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "1,32",
+    quick: Annotated[bool, typer.Option("--quick", help="A third of the time, wider intervals.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="For each; else all cores.")] = None,
+    data: OtherData = None,
+    runs: Runs = RUNS,
+    cache: Cache = None,
+) -> int:
+    """Measure latency beside accuracy, every backend in turns; writes runs/NAME/bench."""
+    from tinyres.bench import schedule
+    from tinyres.bench.contenders import find_contenders
+    from tinyres.bench.report import terminal, write_reports
+    from tinyres.bench.run import run_bench
+    from tinyres.export.options import parse_sizes
+    from tinyres.launch import data_of
+    from tinyres.runs import find_model
+
+    sizes = parse_sizes(batch)
+    chosen = _echo(out, find_model(model, runs))
+    contenders = find_contenders(chosen, backends.split(",") if backends else None)
+    results = run_bench(
+        contenders,
+        data_of(chosen, data, cache_dir=cache, progress=out),
+        run=chosen.name,
+        batches=sizes,
+        effort=schedule.QUICK if quick else schedule.DEFAULT,
+        threads=threads,
+        command=_command_line(),
+        progress=out,
+    )
+    paths = write_reports(chosen.home / "bench", results)
+    out.result(results, "\n\n".join([terminal(results), "\n".join(f"wrote {path}" for path in paths)]))
+    return 1 if any(row.status == "failed" for row in results.rows) else 0
+
+
+@command(app)
+def plot(out: Console, model: ModelArgument = None, runs: Runs = RUNS) -> None:
+    """Draw a run's loss and accuracy into its curves.png."""
+    from tinyres.errors import UsageError
+    from tinyres.plot import draw_curves
+    from tinyres.runs import find_model
+
+    chosen = _echo(out, find_model(model, runs))
+    if chosen.run is None or not (history := chosen.run.history()):
+        raise UsageError(f"{chosen.path} has no training history to draw")
+    path = chosen.run.path / "curves.png"
+    draw_curves(path, {chosen.run.name: history})
+    out.result({"picture": str(path)}, f"wrote {path}")
+
+
+@command(app)
+def demo(out: Console, runs: Runs = RUNS, cache: Cache = None) -> int:
+    """All of it in minutes: train on drawn shapes, export, prove, bench and predict, into runs/demo."""
+    from tinyres.files import remove
+    from tinyres.runs import DEMO_RUN
+
+    home = runs / DEMO_RUN
+    remove(home)
+    with out.steps():
+        steps: dict[str, Callable[[], int | None]] = {
+            "1/4 train a small network on drawn shapes": lambda: train(
+                out, data="shapes", recipe="demo", name=DEMO_RUN, runs=runs, cache=cache
+            ),
+            "2/4 export it to ONNX and prove that it answers alike": lambda: export(
+                out, DEMO_RUN, runs=runs, cache=cache
+            ),
+            "3/4 measure PyTorch and ONNX Runtime side by side": lambda: bench(
+                out, DEMO_RUN, quick=True, runs=runs, cache=cache
+            ),
+            "4/4 classify a picture without PyTorch": lambda: predict(
+                out, [_draw_picture(home / "star.png")], DEMO_RUN, top=3, runs=runs
+            ),
+        }
+        for step, work in steps.items():
+            out.log(f"\n{step}")
+            if code := work():
+                return code
+    best = max(epoch.val_acc for epoch in _history(home))
+    out.result(
+        {"run": str(home), "accuracy": best},
+        f"\nAll of it lies in {home}: best.safetensors, curves.png, export/fp32.onnx with its certificate"
+        f" fp32.onnx.json,\nbench/results.md. It is a toy on drawn pictures: {best:.1%} says nothing about real ones."
+        f"\ntry next: tinyres predict YOUR.png --model {DEMO_RUN}"
+        "\n          tinyres train --data FOLDER --recipe demo     (a folder of pictures for each class)"
+        "\n          tinyres train                                 (Tiny ImageNet)",
+    )
+    return 0
+
+
+def _draw_picture(path: Path) -> Path:
+    from PIL import Image
+
+    from tinyres.data.shapes import render
+    from tinyres.files import atomic_path
+
+    with atomic_path(path) as temporary:
+        Image.fromarray(render("golden", 5)).save(temporary)
+    return path
+
+
+def _history(run: Path) -> "list[Epoch]":
+    from tinyres.runs import Run
+
+    return Run(run).history()
+
+
+def _echo(out: Console, model: "Model") -> "Model":
+    """Say which model was taken where none was named."""
+    if model.chosen:
+        out.log(f"the newest run: {model.name}")
+    return model
+
+
+def _command_line() -> str:
+    """The command as typed, without the paths of this machine."""
+    return " ".join(["tinyres", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])])
+
+
+def main() -> None:
+    """The entry point."""
+    app()
