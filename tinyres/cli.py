@@ -112,8 +112,9 @@ def train(
         started = launch.old_run(find_run(resume, runs), cache_dir=cache, progress=out)
     else:
         chosen = override(find_recipe(recipe), assignments or [])
+        judged_on = launch.parse_split(split)
         started = launch.new_run(
-            data, chosen, runs=runs, name=name, seed=seed, judged_on=launch.parse_split(split), cache_dir=cache, progress=out
+            data, chosen, runs=runs, name=name, seed=seed, judged_on=judged_on, cache_dir=cache, progress=out
         )
     return _train(out, started, max_seconds=seconds, resume=resume is not None)
 

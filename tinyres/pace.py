@@ -25,13 +25,17 @@ class Pace:
     def __init__(self, max_seconds: float | None) -> None:
         self._started = time.monotonic()
         self._max_seconds = max_seconds
+        self.steps = 0
         self.seconds = 0.0
         self.images = 0
 
     def add(self, images: int, seconds: float) -> None:
         """A step of so many images took so long."""
-        self.images += images
+        self.steps += 1
+        if self.steps == 2:  # the first step also pays for warming up, and is only counted while it is all there is
+            self.seconds, self.images = 0.0, 0
         self.seconds += seconds
+        self.images += images
 
     @property
     def images_per_second(self) -> float:
@@ -49,7 +53,7 @@ class Pace:
 
     def is_over(self) -> bool:
         """Whether the time given is used up, but for the last judgement; never before a first step."""
-        if self._max_seconds is None or not self.images:
+        if self._max_seconds is None or not self.steps:
             return False
         return time.monotonic() - self._started >= self._max_seconds - self.reserve_s
 

@@ -154,7 +154,7 @@ class Trainer:
                 elif time.monotonic() - saved > SAVE_EVERY_S:
                     self.save()
                     saved = time.monotonic()
-                if not estimated and self.pace.seconds > ESTIMATE_AFTER_S:
+                if not estimated and self.pace.seconds > ESTIMATE_AFTER_S and self.pace.steps > 3:
                     self._tell_how_long(total)
                     estimated = True
         return ""
