@@ -11,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import time
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,6 +180,11 @@ def _decode_all(source: Source, preprocess: Preprocess, partial: Path, chunks: l
         try:
             for future in concurrent.futures.as_completed([pool.submit(_decode_here, chunk) for chunk in chunks]):
                 yield future.result()
+        except BrokenProcessPool as exc:
+            raise DataError(
+                "a process that decodes pictures ended on its own",
+                hint="is memory short? In a script of yours, call it under `if __name__ == '__main__':`",
+            ) from exc
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

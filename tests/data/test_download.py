@@ -1,0 +1,122 @@
+"""Against a real server on this machine that breaks off, ignores ranges or lies."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tinyres.data import download
+from tinyres.data.download import Archive, fetch
+from tinyres.errors import DataError
+from tinyres.progress import Silent
+
+CONTENT = bytes(range(256)) * 4000
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT, unless told to misbehave."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = CONTENT
+        self.break_after: int | None = None
+        self.ranges = True
+        self.asked: list[str | None] = []
+
+    def archive(self, content: bytes = CONTENT) -> Archive:
+        host, port = self.server_address[:2]
+        return Archive(
+            f"http://{host!s}:{port}/set.zip", len(content), hashlib.md5(content, usedforsecurity=False).hexdigest()
+        )
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:  # noqa: N802 - the server's naming
+        wanted = self.headers.get("Range")
+        self.server.asked.append(wanted)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
+        body = self.server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.server.break_after])
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def test_a_broken_transfer_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    server.break_after = 400_000
+    path = fetch(server.archive(), tmp_path / "set.zip", Silent())
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=400000-", "bytes=800000-"]
+
+
+def test_a_later_call_goes_on_from_the_part_that_is_there(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "set.zip.part").write_bytes(CONTENT[:1000])
+    assert fetch(server.archive(), tmp_path / "set.zip", Silent()).read_bytes() == CONTENT
+    assert server.asked == ["bytes=1000-"]
+
+
+def test_a_server_without_ranges_is_asked_for_all_again(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    (tmp_path / "set.zip.part").write_bytes(b"x" * 1000)
+    assert fetch(server.archive(), tmp_path / "set.zip", Silent()).read_bytes() == CONTENT
+
+
+def test_other_content_of_the_right_length_is_refused_and_not_kept(server: Server, tmp_path: Path) -> None:
+    server.content = CONTENT[::-1]
+    with pytest.raises(DataError, match="the official archive has 1,024,000 bytes"):
+        fetch(server.archive(), tmp_path / "set.zip", Silent())
+    assert not (tmp_path / "set.zip").exists()
+    assert not (tmp_path / "set.zip.part").exists()
+
+
+def test_a_server_that_never_stops_is_cut_off(server: Server, tmp_path: Path) -> None:
+    server.content = CONTENT * 3
+    with pytest.raises(DataError, match="md5"):
+        fetch(server.archive(), tmp_path / "set.zip", Silent())
+
+
+def test_a_server_that_always_breaks_off_at_once_ends_with_a_hint(server: Server, tmp_path: Path) -> None:
+    server.break_after = 0
+    with pytest.raises(DataError) as caught:
+        fetch(server.archive(), tmp_path / "set.zip", Silent())
+    assert caught.value.hint
+
+
+def test_no_server_at_all_says_what_else_to_do(server: Server, tmp_path: Path) -> None:
+    archive = server.archive()
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(DataError, match="cannot download http") as caught:
+        fetch(archive, tmp_path / "set.zip", Silent())
+    assert "--data FILE.zip" in str(caught.value.hint)
+
+
+def test_an_archive_that_is_there_is_not_asked_for(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "set.zip").write_bytes(b"whatever the user put there")
+    fetch(server.archive(), tmp_path / "set.zip", Silent())
+    assert server.asked == []
+
+
+def test_the_official_archive_is_the_published_one() -> None:
+    assert download.TINY_IMAGENET.size_bytes == 248_100_043
+    assert download.TINY_IMAGENET.md5 == "90528d7ca1a48142e341f4ef8d21d0de"

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from tinyres.errors import UsageError
+from tinyres.recipes import DEMO, SEED, find_recipe, override
+
+
+def test_the_seed_recipe_is_the_seed_to_the_letter() -> None:
+    values = (SEED.epochs, SEED.batch_size, SEED.lr, SEED.momentum, SEED.nesterov, SEED.weight_decay, SEED.dropout)
+    assert values == (100, 64, 0.01, 0.9, False, 4e-4, 0.4)
+    assert (SEED.schedule, SEED.warmup_epochs, SEED.label_smoothing, SEED.init) == ("cosine-by-epoch", 0, 0, "torch")
+    assert (SEED.crop_padding, SEED.flip, SEED.blocks, SEED.widths) == (4, True, (3, 4, 6, 3), (64, 128, 256, 512))
+
+
+def test_override_takes_numbers_lists_words_and_switches() -> None:
+    changed = override(DEMO, ["lr=0.02", "epochs=3", "widths=8,16,32,64", "schedule=cosine", "flip=false"])
+    assert (changed.lr, changed.epochs, changed.widths, changed.schedule, changed.flip) == (
+        0.02,
+        3,
+        (8, 16, 32, 64),
+        "cosine",
+        False,
+    )
+
+
+def test_an_unknown_field_suggests_the_close_one_and_lists_all() -> None:
+    with pytest.raises(UsageError, match="recipe seed has no field 'epoch'") as caught:
+        override(SEED, ["epoch=3"])
+    assert str(caught.value.hint).startswith("did you mean 'epochs'? valid: blocks, widths")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lr", "expected field=value"),
+        ("lr=fast", "lr = 'fast'"),
+        ("lr=nan", "lr = 'nan'|lr cannot be nan"),
+        ("lr=-1", "lr cannot be -1"),
+        ("epochs=1.5", "epochs = 1.5"),
+        ("epochs=0", "epochs cannot be 0"),
+        ("batch_size=0", "batch_size cannot be 0"),
+        ("schedule=sine", "schedule = 'sine'"),
+        ("name=x", "no field 'name'"),
+    ],
+)
+def test_a_value_that_does_not_fit_names_its_field(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        override(SEED, [text])
+
+
+def test_an_unknown_recipe_suggests_the_close_one() -> None:
+    with pytest.raises(UsageError, match="no recipe 'sede'") as caught:
+        find_recipe("sede")
+    assert "did you mean 'seed'?" in str(caught.value.hint)

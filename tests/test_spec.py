@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tinyres.errors import UsageError
+from tinyres.spec import ModelSpec, Preprocess
+
+TWO = {"class_names": ("a", "b"), "class_ids": ("n1", "n2")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_ids": ("n1",)}, "2 class names and 1 ids"),
+        ({"class_ids": ("n1", "n1")}, "not unique"),
+        ({"class_names": ("a",), "class_ids": ("n1",)}, "at least 2"),
+        ({"blocks": (1, 1)}, "equal counts"),
+        ({"blocks": (0, 1, 1, 1)}, "out of range"),
+        ({"widths": (64, 128, 256, 5000)}, "out of range"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"blocks": (1,) * 5, "widths": (8,) * 5, "preprocess": Preprocess(image_size=8)}, "too small for 5 stages"),
+    ],
+)
+def test_a_spec_that_cannot_be_built_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ModelSpec(**{**TWO, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_size": 7}, "image_size is 7"),
+        ({"image_size": 513}, "image_size is 513"),
+        ({"std": (0.2, 0.0, 0.2)}, "std above 0"),
+        ({"mean": (float("nan"), 0.0, 0.0)}, "must be finite"),
+    ],
+)
+def test_preprocessing_that_cannot_be_done_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Preprocess(**change)

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tinyres import launch
+from tinyres import train as train_module
+from tinyres.checkpoint import load_state, load_weights, same_weights
+from tinyres.errors import CheckpointError, TrainingError, UsageError
+from tinyres.launch import Started
+from tinyres.pace import Pace
+from tinyres.progress import Silent
+from tinyres.recipes import DEMO, SEED, Recipe
+from tinyres.runs import Run
+from tinyres.train import Trainer, learning_rate, train
+
+TINY = replace(DEMO, name="tiny", blocks=(1, 1), widths=(8, 16), image_size=16, epochs=3, batch_size=16, dropout=0.2)
+
+
+def start(pictures: Path, runs: Path, recipe: Recipe = TINY, name: str = "run") -> Started:
+    return launch.new_run(str(pictures), recipe, runs=runs, name=name, progress=Silent())
+
+
+def run_to_end(started: Started, *, resume: bool = False) -> None:
+    train(started.run, started.config, started.dataset, resume=resume, progress=Silent())
+
+
+class StopAfter(threading.Event):
+    """An interrupt that comes after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_the_seed_steps_down_half_a_cosine_once_an_epoch() -> None:
+    rates = [learning_rate(SEED, epoch * 10 + step, 10) for epoch in (0, 25, 50, 99) for step in (0, 9)]
+    wanted = [0.01 * (1 + math.cos(math.pi * epoch / 100)) / 2 for epoch in (0, 25, 50, 99) for _ in (0, 9)]
+    assert rates == pytest.approx(wanted)
+
+
+def test_warmup_rises_to_the_peak_and_the_end_is_almost_zero() -> None:
+    recipe = replace(DEMO, epochs=5, warmup_epochs=1.0, lr=0.1)
+    rates = [learning_rate(recipe, step, 10) for step in range(50)]
+    assert rates[0] == pytest.approx(0.01)
+    assert rates[9] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(0.1)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 0.0005
+
+
+def test_a_finished_run_has_all_its_files(trained: object) -> None:
+    run: Run = trained.started.run  # type: ignore[attr-defined]
+    names = {path.name for path in run.path.iterdir() if not path.name.startswith(".")}
+    assert names >= {
+        "config.json",
+        "env.json",
+        "state.json",
+        "best.safetensors",
+        "last.safetensors",
+        "history.json",
+        "training_history.json",
+        "curves.png",
+    }
+    assert run.state().state == "finished"
+    history = run.history()
+    assert [epoch.epoch for epoch in history] == [1, 2, 3]
+    assert all(epoch.complete and epoch.val_images == 15 for epoch in history)
+    seeds_form = (run.path / "training_history.json").read_text()
+    assert all(f'"{key}"' in seeds_form for key in ("train_loss", "train_acc", "val_loss", "val_acc", "lr"))
+
+
+def test_best_is_the_epoch_with_the_highest_accuracy(trained: object) -> None:
+    run: Run = trained.started.run  # type: ignore[attr-defined]
+    best = max(run.history(), key=lambda epoch: (epoch.val_acc, epoch.epoch))
+    assert load_weights(run.best).origin.epoch == best.epoch
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 6])
+def test_a_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
+    picture_folder: Path, tmp_path: Path, stop_after: int
+) -> None:
+    unbroken = start(picture_folder, tmp_path, name="unbroken")
+    run_to_end(unbroken)
+    broken = start(picture_folder, tmp_path, name="broken")
+    recipe = broken.config.recipe
+    assert recipe is not None
+    with broken.run.lock():
+        trainer = Trainer(broken.run, broken.config, recipe, broken.dataset, Pace(None), Silent())
+        assert trainer.fit(StopAfter(stop_after)) == "interrupted"
+    run_to_end(broken, resume=True)
+
+    first, second = load_state(unbroken.run.last), load_state(broken.run.last)
+    assert same_weights(first["model"], second["model"])
+    moments = [[entry["momentum_buffer"] for entry in s["optimizer"]["state"].values()] for s in (first, second)]
+    assert all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
+    accuracies = [[epoch.val_acc for epoch in run.history()] for run in (unbroken.run, broken.run)]
+    losses = [[epoch.train_loss for epoch in run.history()] for run in (unbroken.run, broken.run)]
+    assert accuracies[0] == accuracies[1]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(picture_folder: Path, tmp_path: Path) -> None:
+    arguments = ["--set", "blocks=1,1", "--set", "widths=8,16", "--set", "image_size=16", "--set", "batch_size=8"]
+    command = [sys.executable, "-m", "tinyres", "train", "--runs", str(tmp_path), "--recipe", "demo", *arguments]
+    begin = [*command, "--data", str(picture_folder), "--set", "epochs=40"]
+    subprocess.run([*begin, "--name", "whole"], check=True, capture_output=True, timeout=300)
+    process = subprocess.Popen([*begin, "--name", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed = tmp_path / "killed"
+    while not (killed / "last.safetensors").exists():
+        assert process.poll() is None
+        os.sched_yield()
+    process.kill()
+    process.wait(timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-m", "tinyres", "train", "--runs", str(tmp_path), "--resume", "killed"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    whole, resumed = (load_state(tmp_path / name / "last.safetensors") for name in ("whole", "killed"))
+    assert whole["step"] == resumed["step"]
+    assert same_weights(whole["model"], resumed["model"])
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_130_and_a_usable_run(picture_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tinyres", "train", "--runs", str(tmp_path), "--recipe", "demo", "--name", "long"]
+    sizes = ["--set", "blocks=1,1", "--set", "widths=8,16", "--set", "image_size=16", "--set", "epochs=100000"]
+    process = subprocess.Popen([*command, *sizes, "--data", str(picture_folder)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "long" / "best.safetensors").exists():
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    run = Run(tmp_path / "long")
+    assert run.state().state == "stopped"
+    assert load_weights(run.best).model()
+
+
+def test_time_given_ends_a_run_cleanly_with_weights_to_use(picture_folder: Path, tmp_path: Path) -> None:
+    started = start(picture_folder, tmp_path, replace(TINY, epochs=10_000))
+    result = train(started.run, started.config, started.dataset, max_seconds=0.5, progress=Silent())
+    assert result.stopped == "time"
+    assert result.best is not None
+    assert started.run.state().state == "stopped"
+    assert load_weights(started.run.best).model()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = start(picture_folder, tmp_path)
+    real = learning_rate
+    monkeypatch.setattr(
+        train_module, "learning_rate", lambda recipe, step, per: float("inf") if step == 5 else real(recipe, step, per)
+    )
+    with pytest.raises(TrainingError, match=r"NaN or infinite at step 7 \(learning rate") as caught:
+        run_to_end(started)
+    assert "--set lr=" in str(caught.value.hint)
+    assert started.run.state().state == "failed"
+    kept = load_state(started.run.last)
+    assert kept["step"] == 4
+    assert all(torch.isfinite(value).all() for value in kept["model"].values())
+
+
+def test_a_run_in_use_is_refused(picture_folder: Path, tmp_path: Path) -> None:
+    started = start(picture_folder, tmp_path)
+    with started.run.lock(), pytest.raises(UsageError, match="in use by another process"):
+        run_to_end(started)
+
+
+def test_resume_refuses_data_that_changed(picture_folder: Path, tmp_path: Path) -> None:
+    started = start(picture_folder, tmp_path)
+    run_to_end(started)
+    manifest = replace(started.dataset.manifest, fingerprint="other")
+    changed = replace(started, dataset=replace(started.dataset, manifest=manifest))
+    with pytest.raises(CheckpointError, match="has changed"):
+        run_to_end(changed, resume=True)
+
+
+def test_resume_without_a_saved_state_says_so(picture_folder: Path, tmp_path: Path) -> None:
+    started = start(picture_folder, tmp_path)
+    with pytest.raises(CheckpointError, match="saved nothing to resume from"):
+        launch.old_run(started.run, progress=Silent())
+
+
+def test_a_taken_name_is_refused_and_free_ones_are_numbered(picture_folder: Path, tmp_path: Path) -> None:
+    start(picture_folder, tmp_path, name="mine")
+    with pytest.raises(UsageError, match="there is a run 'mine' already"):
+        start(picture_folder, tmp_path, name="mine")
+    names = [launch.new_run(str(picture_folder), TINY, runs=tmp_path, progress=Silent()).run.name for _ in range(2)]
+    assert names == ["tiny-1", "tiny-2"]
+
+
+def test_tiny_imagenet_gets_the_seeds_constants_and_other_data_its_own(picture_folder: Path, tmp_path: Path) -> None:
+    dataset = start(picture_folder, tmp_path).dataset
+    own = launch.spec_for(dataset, TINY).preprocess
+    assert own.mean == pytest.approx(np.asarray(dataset.train.images).mean(axis=(0, 1, 2)) / 255, abs=6e-5)
+    official = replace(dataset, manifest=replace(dataset.manifest, kind="tiny-imagenet"))
+    assert launch.spec_for(official, TINY).preprocess.mean == (0.4802, 0.4481, 0.3975)
+    assert launch.spec_for(official, TINY).preprocess.std == (0.2296, 0.2263, 0.2255)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from tinyres.errors import UsageError
+from tinyres.units import duration, milliseconds, parse_duration, size
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(5.4, "5 s"), (89, "89 s"), (120, "2 min"), (5399, "90 min"), (5400, "90 min"), (11400, "3 h 10 min"), (180000, "2 days 2 h")],
+)
+def test_duration_reads_well(seconds: float, text: str) -> None:
+    assert duration(seconds).replace("1 h 30 min", "90 min") == text
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("20m", 1200), ("1.5h", 5400), ("2 min", 120)])
+def test_parse_duration_takes_what_people_write(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-5m", "0", "20 parsecs", "m", "nan", "inf"])
+def test_parse_duration_refuses_the_rest(text: str) -> None:
+    with pytest.raises(UsageError, match="no length of time"):
+        parse_duration(text)
+
+
+def test_numbers_carry_their_unit() -> None:
+    assert milliseconds(0.000412) == "0.412 ms"
+    assert milliseconds(0.0312) == "31.2 ms"
+    assert milliseconds(1.2034) == "1,203 ms"
+    assert size(85_563_801) == "81.6 MiB"
+    assert size(12) == "12 B"
