@@ -34,7 +34,7 @@ def markdown(results: Results) -> str:
     if results.data_kind == "shapes":
         lines += [TOY, ""]
     for batch in batches_of(results):
-        lines += [f"## Batch {batch}", "", *_markdown_table(table(results, batch)), ""]
+        lines += [f"## Batch {batch}", "", *_markdown_table(table(results, batch, intervals=True)), ""]
     lines += [f"- {note}" for note in notes(results)]
     lines += [
         f"- Latency: {results.scope}; {results.threads} threads each; one process a contender, blocks in turns.",
@@ -53,7 +53,7 @@ def batches_of(results: Results) -> list[int]:
 HEADINGS = ("contender", "p50", "p95", "images/s", "vs PyTorch", "top-1", "proof")
 
 
-def table(results: Results, batch: int) -> list[tuple[str, ...]]:
+def table(results: Results, batch: int, *, intervals: bool) -> list[tuple[str, ...]]:
     """Headings and one line of cells for every contender that was measured at `batch`."""
     baseline = next((_at(row, batch) for row in results.rows if row.proof == "reference"), None)
     rows: list[tuple[str, ...]] = [HEADINGS]
@@ -70,20 +70,21 @@ def table(results: Results, batch: int) -> list[tuple[str, ...]]:
                 milliseconds(p50),
                 milliseconds(p95) if p95 is not None else "too few",
                 f"{batch / p50:,.0f}",
-                "1" if measured is baseline else _ratio(measured, baseline),
+                "1" if measured is baseline else _ratio(measured, baseline, intervals=intervals),
                 accuracy,
-                row.proof,
+                "-" if row.proof == "reference" else row.proof,
             )
         )
     return rows
 
 
-def _ratio(measured: Measurement, baseline: Measurement | None) -> str:
+def _ratio(measured: Measurement, baseline: Measurement | None, *, intervals: bool) -> str:
     if baseline is None:
         return "-"
     ratio = speedup(_seconds(measured), _seconds(baseline))
-    text = f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})"
-    return text if ratio.significant else "not significant"
+    if not ratio.significant:
+        return "not sign."
+    return f"{ratio.value:.2f}x" + (f" ({ratio.low:.2f} to {ratio.high:.2f})" if intervals else "")
 
 
 def _seconds(measured: Measurement) -> list[list[float]]:
@@ -129,7 +130,7 @@ def terminal(results: Results) -> str:
     if results.data_kind == "shapes":
         blocks.append(TOY.replace("`", ""))
     for batch in batches_of(results):
-        rows = table(results, batch)
+        rows = table(results, batch, intervals=False)
         widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         blocks.append("\n".join([f"batch {batch}", *lines]))

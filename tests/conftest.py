@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
+
+# Before torch is imported anywhere: networks this small are fastest on one thread, and many times slower on two that
+# something else on the machine keeps waiting. Processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import shutil
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from tiny import TINY, TrainedRun, write_pictures
+from tinyres.export.pipeline import Exported, export_onnx
 from typer.testing import CliRunner
 
-from tinyres import launch, recipes
-from tinyres.data import shapes
-from tinyres.export.pipeline import Exported, export_onnx
-from tinyres.launch import Started
+from tinyres import launch
 from tinyres.progress import Silent
 from tinyres.train import train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_ZIP = REPOSITORY.parent / "shared" / "data" / "tiny-imagenet-200.zip"
-
-TINY = replace(recipes.DEMO, name="tiny", blocks=(1, 1), widths=(8, 16), image_size=16, epochs=3, batch_size=16)
-"""Trains in a second or two on a few hundred pictures."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,17 +29,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["TINYRES_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["NO_COLOR"] = "1"
     os.environ["COLUMNS"] = "80"
-
-
-def write_pictures(folder: Path, *, classes: int, each: int, split: str = "train", size: int = 16) -> Path:
-    """A folder per class of drawn pictures, as PNG."""
-    for index in range(classes * each):
-        label = shapes.label_of(index) if classes == len(shapes.CLASSES) else index % classes
-        number = (index // classes) * len(shapes.CLASSES) + label
-        home = folder / shapes.CLASSES[label]
-        home.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(shapes.render(split, number, size)).save(home / f"{index}.png")
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -56,18 +44,6 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_pictures(picture_folder: Path, tmp_path: Path) -> Path:
     """A copy of the pictures that a test may break."""
     return Path(shutil.copytree(picture_folder, tmp_path / "pictures"))
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """A tiny run and the folder it lies in."""
-
-    started: Started
-    runs: Path
-
-    @property
-    def best(self) -> Path:
-        return self.started.run.best
 
 
 @pytest.fixture(scope="session")

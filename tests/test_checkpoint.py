@@ -13,9 +13,7 @@ from tinyres.model import ResNet, build_model
 from tinyres.spec import ModelSpec
 
 SPEC = ModelSpec(class_names=("a", "b"), class_ids=("1", "2"), blocks=(1,), widths=(4,))
-ORIGIN = Origin(
-    run="r", recipe="seed", data_kind="shapes", data_fingerprint="f", epoch=1, step=2, selected_on="val"
-)
+ORIGIN = Origin(run="r", recipe="seed", data_kind="shapes", data_fingerprint="f", epoch=1, step=2, selected_on="val")
 
 
 @pytest.fixture
@@ -85,5 +83,5 @@ def test_weights_that_do_not_fit_their_spec_are_refused(model: ResNet, tmp_path:
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no file .*none"):
+    with pytest.raises(CheckpointError, match=r"there is no file .*none"):
         load_weights(tmp_path / "none")

@@ -12,9 +12,14 @@ from tinyres.files import atomic_path, remove, sha256_of, write_text
 def test_atomic_path_keeps_the_old_file_and_leaves_nothing_when_the_block_fails(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     write_text(path, "old")
-    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+
+    def fail_half_way() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -27,7 +32,7 @@ def test_atomic_path_is_as_readable_as_an_ordinary_file(tmp_path: Path) -> None:
 
 def test_write_names_the_file_when_the_folder_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="cannot write .*file/below"):
+    with pytest.raises(StorageError, match=r"cannot write .*file/below"):
         write_text(tmp_path / "file" / "below", "x")
 
 

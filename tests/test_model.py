@@ -10,7 +10,7 @@ from tinyres.spec import ModelSpec
 
 def spec(classes: int = 200, **fields: object) -> ModelSpec:
     names = tuple(f"c{index}" for index in range(classes))
-    return ModelSpec(class_names=names, class_ids=names, **fields)  # type: ignore[arg-type]
+    return ModelSpec(class_names=names, class_ids=names, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_an_image_costs_464_giga_multiplications(resnet34: nn.Module) -> None:
 def test_smaller_networks_come_from_the_same_spec() -> None:
     model = build_model(spec(10, blocks=(1, 2), widths=(8, 24), dropout=0.0))
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
-    assert len(model.layer2) == 2  # type: ignore[arg-type]
+    assert len(model.layer2) == 2
 
 
 def test_both_initialisations_follow_the_seed_and_differ() -> None:
@@ -73,7 +73,7 @@ def test_both_initialisations_follow_the_seed_and_differ() -> None:
     for init in ("torch", "kaiming"):
         for attempt in range(2):
             torch.manual_seed(5)
-            weights[init, attempt] = build_model(spec(2, blocks=(1,), widths=(8,)), init=init).conv1.weight  # type: ignore[arg-type]
+            weights[init, attempt] = build_model(spec(2, blocks=(1,), widths=(8,)), init=init).conv1.weight
     assert torch.equal(weights["torch", 0], weights["torch", 1])
     assert torch.equal(weights["kaiming", 0], weights["kaiming", 1])
     assert not torch.equal(weights["torch", 0], weights["kaiming", 0])

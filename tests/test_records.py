@@ -19,7 +19,14 @@ class Sample:
     share: float | None
 
 
-@given(st.builds(Sample, st.integers(), st.lists(st.text()).map(tuple), st.none() | st.floats(allow_nan=False, allow_infinity=False)))
+@given(
+    st.builds(
+        Sample,
+        st.integers(),
+        st.lists(st.text()).map(tuple),
+        st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    )
+)
 def test_a_record_survives_writing_and_reading(sample: Sample) -> None:
     assert records.from_json(Sample, records.to_json(sample), source="test") == sample
 

@@ -75,8 +75,8 @@ def seed_network(
     network = SeedNetwork(classes, blocks, widths)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, 0.5, 1.0)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.3, 3.0)  # type: ignore[arg-type]
+            nn.init.normal_(module.running_mean, 0.5, 1.0)
+            nn.init.uniform_(module.running_var, 0.3, 3.0)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0.0, 0.5)
     return network.eval()
@@ -124,7 +124,7 @@ def test_classes_and_history_come_along(tmp_path: Path) -> None:
     torch.save(seed_network(2).state_dict(), tmp_path / "w.pth")
     (tmp_path / "classes.txt").write_text("n1\tfirst\nn2\n")
     (tmp_path / "history.json").write_text(
-        '{"train_loss": [2, 1], "train_acc": [0.1, 0.2], "val_loss": [2, 1], "val_acc": [0.1, 0.3], "lr": [0.01, 0.005]}'
+        '{"train_loss": [2, 1], "train_acc": [0.1, 0.2], "val_loss": [2, 1], "val_acc": [0.1, 0.3], "lr": [0.1, 0.05]}'
     )
     run = import_seed(
         tmp_path / "w.pth", runs=tmp_path, classes=tmp_path / "classes.txt", history=tmp_path / "history.json"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import TINY, TrainedRun
 
 from tinyres import launch
 from tinyres import train as train_module
@@ -25,10 +26,10 @@ from tinyres.recipes import DEMO, SEED, Recipe
 from tinyres.runs import Run
 from tinyres.train import Trainer, learning_rate, train
 
-TINY = replace(DEMO, name="tiny", blocks=(1, 1), widths=(8, 16), image_size=16, epochs=3, batch_size=16, dropout=0.2)
+DROPPING = replace(TINY, dropout=0.2)
 
 
-def start(pictures: Path, runs: Path, recipe: Recipe = TINY, name: str = "run") -> Started:
+def start(pictures: Path, runs: Path, recipe: Recipe = DROPPING, name: str = "run") -> Started:
     return launch.new_run(str(pictures), recipe, runs=runs, name=name, progress=Silent())
 
 
@@ -64,8 +65,8 @@ def test_warmup_rises_to_the_peak_and_the_end_is_almost_zero() -> None:
     assert 0 < rates[-1] < 0.0005
 
 
-def test_a_finished_run_has_all_its_files(trained: object) -> None:
-    run: Run = trained.started.run  # type: ignore[attr-defined]
+def test_a_finished_run_has_all_its_files(trained: TrainedRun) -> None:
+    run: Run = trained.started.run
     names = {path.name for path in run.path.iterdir() if not path.name.startswith(".")}
     assert names >= {
         "config.json",
@@ -85,8 +86,8 @@ def test_a_finished_run_has_all_its_files(trained: object) -> None:
     assert all(f'"{key}"' in seeds_form for key in ("train_loss", "train_acc", "val_loss", "val_acc", "lr"))
 
 
-def test_best_is_the_epoch_with_the_highest_accuracy(trained: object) -> None:
-    run: Run = trained.started.run  # type: ignore[attr-defined]
+def test_best_is_the_epoch_with_the_highest_accuracy(trained: TrainedRun) -> None:
+    run: Run = trained.started.run
     best = max(run.history(), key=lambda epoch: (epoch.val_acc, epoch.epoch))
     assert load_weights(run.best).origin.epoch == best.epoch
 
@@ -159,7 +160,7 @@ def test_ctrl_c_ends_with_130_and_a_usable_run(picture_folder: Path, tmp_path: P
 
 
 def test_time_given_ends_a_run_cleanly_with_weights_to_use(picture_folder: Path, tmp_path: Path) -> None:
-    started = start(picture_folder, tmp_path, replace(TINY, epochs=10_000))
+    started = start(picture_folder, tmp_path, replace(DROPPING, epochs=10_000))
     result = train(started.run, started.config, started.dataset, max_seconds=0.5, progress=Silent())
     assert result.stopped == "time"
     assert result.best is not None

@@ -8,7 +8,15 @@ from tinyres.units import duration, milliseconds, parse_duration, size
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(5.4, "5 s"), (89, "89 s"), (120, "2 min"), (5399, "90 min"), (5400, "90 min"), (11400, "3 h 10 min"), (180000, "2 days 2 h")],
+    [
+        (5.4, "5 s"),
+        (89, "89 s"),
+        (120, "2 min"),
+        (5399, "90 min"),
+        (5400, "90 min"),
+        (11400, "3 h 10 min"),
+        (180000, "2 days 2 h"),
+    ],
 )
 def test_duration_reads_well(seconds: float, text: str) -> None:
     assert duration(seconds).replace("1 h 30 min", "90 min") == text

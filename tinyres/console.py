@@ -79,19 +79,19 @@ class Console:
                 self._logs.remove(file)
 
     @contextmanager
-    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:
+    def task(self, name: str, total: int, unit: str, *, done: int = 0) -> Iterator[Task]:
         """Show how far a piece of work is."""
         if total == 0 or self.quiet:
             yield _Unseen()
         elif not sys.stderr.isatty():
-            yield _PlainTask(self, name, total, unit)
+            yield _PlainTask(self, name, total, unit, done)
         elif self._bar is not None:
-            yield _BarTask(self._bar, self._bar.add_task(name, total=total, note=""))
+            yield _BarTask(self._bar, self._bar.add_task(name, total=total, completed=done, note=""))
         else:
             with _live_bar() as bar:
                 self._bar = bar
                 try:
-                    yield _BarTask(bar, bar.add_task(name, total=total, note=""))
+                    yield _BarTask(bar, bar.add_task(name, total=total, completed=done, note=""))
                 finally:
                     self._bar = None
 
@@ -142,9 +142,9 @@ class _BarTask:
 class _PlainTask:
     """A line now and then, for logs and pipes."""
 
-    def __init__(self, console: Console, name: str, total: int, unit: str) -> None:
+    def __init__(self, console: Console, name: str, total: int, unit: str, done: int) -> None:
         self._console, self._name, self._total, self._unit = console, name, total, unit
-        self._done = 0
+        self._before = self._done = done
         self._started = self._said = time.monotonic()
         self._note = ""
 
@@ -155,6 +155,6 @@ class _PlainTask:
         self._note = note or self._note
         if now - self._said >= PLAIN_LINE_EVERY_S:
             self._said = now
-            left = (self._total - self._done) * (now - self._started) / self._done
+            left = (self._total - self._done) * (now - self._started) / max(self._done - self._before, 1)
             note = f", {self._note}" if self._note else ""
             self._console.log(f"{self._name}: {self._done:,}/{self._total:,} {self._unit}{note}, {duration(left)} left")

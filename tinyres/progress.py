@@ -29,8 +29,8 @@ class Progress(Protocol):
     def warn(self, text: str) -> None:
         """One line the user should act on."""
 
-    def task(self, name: str, total: int, unit: str) -> AbstractContextManager[Task]:
-        """Announce work of `total` units."""
+    def task(self, name: str, total: int, unit: str, *, done: int = 0) -> AbstractContextManager[Task]:
+        """Announce work of `total` units, of which `done` were done before."""
 
 
 class Silent:
@@ -46,6 +46,6 @@ class Silent:
         """Ignore it."""
 
     @contextmanager
-    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:
+    def task(self, name: str, total: int, unit: str, *, done: int = 0) -> Iterator[Task]:
         """Run the work unseen."""
         yield self

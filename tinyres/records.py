@@ -39,6 +39,8 @@ def to_json(record: object, *, indent: int | None = 2) -> str:
 
 
 def _plain(value: object) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
     if hasattr(value, "item"):  # a numpy scalar
         return value.item()
     raise TypeError(f"{type(value).__name__} is not JSON")

@@ -31,9 +31,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"there is no file {path}") from exc
     # torch's own unpickler raises whatever foreign bytes lead it to: IndexError, RuntimeError, UnpicklingError, ...
     except Exception as exc:
-        raise CheckpointError(
-            f"{path} is not a state dict that loads safely: {str(exc).strip()[:120]!r}"
-        ) from exc
+        raise CheckpointError(f"{path} is not a state dict that loads safely: {str(exc).strip()[:120]!r}") from exc
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(
             f"{path} holds {type(state).__name__} of other things than tensors; valid: a bare state dict",

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 SAVE_EVERY_S = 600.0
 """Inside a long epoch; every epoch's end is saved too."""
+DRAW_EVERY_S = 10.0
+"""A picture takes a third of a second, and a small network's epoch no more."""
 NOTE_EVERY_S = 0.5
 """Reading the loss waits for the device."""
 ESTIMATE_AFTER_S = 5.0
@@ -125,6 +127,7 @@ class Trainer:
         self.step = 0
         self.sums = Sums.zero(self.device)
         self.history: list[Epoch] = []
+        self._drawn = -DRAW_EVERY_S
 
     @property
     def epoch(self) -> int:
@@ -137,8 +140,7 @@ class Trainer:
         total = self.recipe.epochs * self.batches.per_epoch
         noted = saved = time.monotonic()
         estimated = False
-        with self.progress.task("training", total, "steps") as task:
-            task.advance(self.step)
+        with self.progress.task("training", total, "steps", done=self.step) as task:
             while self.step < total:
                 if interrupted.is_set() or self.pace.is_over():
                     self._end_epoch(complete=False)
@@ -204,7 +206,9 @@ class Trainer:
             self.sums = Sums.zero(self.device)
         self.save()
         self.run.save_history(self.history)
-        draw_curves(self.run.path / "curves.png", {self.run.name: self.history})
+        if not complete or self.epoch == self.recipe.epochs or time.monotonic() - self._drawn > DRAW_EVERY_S:
+            draw_curves(self.run.path / "curves.png", {self.run.name: self.history})
+            self._drawn = time.monotonic()
         few = "" if finished.val_images == len(self.dataset.val) else f" (on {finished.val_images} images)"
         self.progress.log(
             f"epoch {finished.epoch}/{self.recipe.epochs}{'' if complete else ' (stopped inside)'}:"

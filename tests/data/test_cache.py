@@ -40,8 +40,7 @@ def test_arrays_hold_every_picture_under_its_class(own_pictures: Path, tmp_path:
         for path in (own_pictures / "train" / name).iterdir()
     }
     found = {
-        (int(label), image.tobytes())
-        for image, label in zip(dataset.train.images, dataset.train.labels, strict=True)
+        (int(label), image.tobytes()) for image, label in zip(dataset.train.images, dataset.train.labels, strict=True)
     }
     assert found == wanted
 
@@ -105,7 +104,7 @@ def test_an_interrupted_build_goes_on_where_it_stopped(
         calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return done(*arguments)  # type: ignore[arg-type]
+        return done(*arguments)
 
     monkeypatch.setattr(cache, "_decode", decode)
     with pytest.raises(KeyboardInterrupt):

@@ -70,8 +70,7 @@ def fetch(archive: Archive, path: Path, progress: Progress) -> Path:
             if path.exists():
                 return path
             already = partial.stat().st_size if partial.exists() else 0
-            with progress.task(f"downloading {path.name}", archive.size_bytes, "B") as task:
-                task.advance(already)
+            with progress.task(f"downloading {path.name}", archive.size_bytes, "B", done=already) as task:
                 _fetch_all(archive, partial, task.advance)
             _check(archive, partial)
             partial.replace(path)

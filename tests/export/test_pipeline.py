@@ -1,0 +1,239 @@
+"""Artifacts spoiled on purpose must not be published, and correct ones must."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from tiny import TrainedRun
+from tinyres.export import pipeline
+from tinyres.export.certificate import certificate_path, read_certificate
+from tinyres.export.onnx import onnx_from_checkpoint
+from tinyres.export.pipeline import Exported, export_onnx
+
+from tinyres.checkpoint import Checkpoint, load_weights
+from tinyres.errors import ArtifactError, CheckpointError, ProofError, UsageError
+from tinyres.progress import Silent
+
+
+def export_spoiled(
+    trained: TrainedRun, target: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[onnx.ModelProto], None]
+) -> ProofError:
+    """Export with a conversion that makes one mistake; return the error it must end with."""
+
+    def wrongly(checkpoint: Checkpoint) -> bytes:
+        model = onnx.load_model_from_string(onnx_from_checkpoint(checkpoint))
+        spoil(model)
+        return bytes(model.SerializeToString())
+
+    monkeypatch.setattr(pipeline, "onnx_from_checkpoint", wrongly)
+    with pytest.raises(ProofError) as caught:
+        export_onnx(trained.best, target, dataset=trained.started.dataset, batches=(1, 4, 9), progress=Silent())
+    return caught.value
+
+
+def change_weight(
+    model: onnx.ModelProto, name: str, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+) -> None:
+    (weight,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+    weight.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(weight).copy()), name))
+
+
+def flip_one_weight(model: onnx.ModelProto) -> None:
+    def flip(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        place = np.unravel_index(np.abs(values).argmax(), values.shape)
+        values[place] = -values[place]
+        return values
+
+    change_weight(model, "layer2.0.conv2.weight", flip)
+
+
+def scale_a_layer(model: onnx.ModelProto) -> None:
+    change_weight(model, "layer1.0.conv1.weight", lambda values: values * np.float32(1.01))
+
+
+def swap_mean_and_std(model: onnx.ModelProto) -> None:
+    names = {"preprocess.mean": "preprocess.std", "preprocess.std": "preprocess.mean"}
+    for tensor in model.graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+
+
+def read_bgr(model: onnx.ModelProto) -> None:
+    change_weight(model, "conv1.weight", lambda values: values[:, ::-1].copy())
+
+
+def permute_two_classes(model: onnx.ModelProto) -> None:
+    for name in ("fc.weight", "fc.bias"):
+        change_weight(model, name, lambda values: values[[1, 0, 2]])
+
+
+def mix_neighbours(model: onnx.ModelProto) -> None:
+    """Subtract the batch's mean from the pooled features, as a batch norm left in training mode does."""
+    for node in model.graph.node:
+        if node.op_type == "Gemm":
+            node.input[0] = "mixed"
+    place = next(index for index, node in enumerate(model.graph.node) if node.op_type == "Gemm")
+    mean = onnx.helper.make_node("ReduceMean", ["flatten", "axis"], ["mean"], keepdims=1)
+    mixed = onnx.helper.make_node("Sub", ["flatten", "mean"], ["mixed"])
+    model.graph.node.insert(place, mixed)
+    model.graph.node.insert(place, mean)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0], dtype=np.int64), "axis"))
+
+
+def nan_for_bright_pictures(model: onnx.ModelProto) -> None:
+    """log(250 - brightest) is NaN where a pixel of the picture is above 250."""
+    for node in model.graph.node:
+        node.output[:] = ["clean" if name == "logits" else name for name in node.output]
+        node.input[:] = ["logits" if name == "logits" else name for name in node.input]
+    make = onnx.helper.make_node
+    place = len(model.graph.node) - 1
+    for node in reversed(
+        [
+            make("ReduceMax", ["preprocess.float", "axes"], ["brightest"], keepdims=0),
+            make("Sub", ["bound", "brightest"], ["room"]),
+            make("Log", ["room"], ["log"]),
+            make("Mul", ["log", "zero"], ["nothing"]),
+            make("Unsqueeze", ["nothing", "last"], ["column"]),
+            make("Add", ["clean", "column"], ["logits"]),
+        ]
+    ):
+        model.graph.node.insert(place, node)
+    for name, value in {"bound": np.float32(250), "zero": np.float32(0)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+    for name, axes in {"axes": [1, 2, 3], "last": [1]}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes, dtype=np.int64), name))
+
+
+SABOTAGE = {
+    "one weight flipped": (flip_one_weight, "numeric"),
+    "a layer scaled by 1 %": (scale_a_layer, "numeric"),
+    "mean and std swapped": (swap_mean_and_std, "numeric"),
+    "RGB read as BGR": (read_bgr, "numeric"),
+    "two classes permuted": (permute_two_classes, "numeric"),
+    "an answer that depends on its neighbours": (mix_neighbours, "numeric"),
+    "NaN for some pictures only": (nan_for_bright_pictures, "numeric"),
+}
+
+
+@pytest.mark.parametrize("name", SABOTAGE)
+def test_a_spoiled_artifact_is_set_aside_with_its_report(
+    name: str, trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil, level = SABOTAGE[name]
+    target = tmp_path / "fp32.onnx"
+    error = export_spoiled(trained, target, monkeypatch, spoil)
+    assert error.exit_code == 3
+    assert f"failed the {level} level" in str(error)
+    assert [path.name for path in tmp_path.iterdir()] == ["fp32.onnx.rejected"]
+    report = json.loads((tmp_path / "fp32.onnx.rejected" / "fp32.onnx.json").read_text())
+    assert report["grade"] == "rejected"
+    with pytest.raises(ArtifactError, match="failed its proof"):
+        read_certificate(tmp_path / "fp32.onnx.rejected" / "fp32.onnx")
+
+
+def test_a_rejection_leaves_the_artifact_before_it_and_a_success_settles_it(
+    trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "fp32.onnx"
+    dataset = trained.started.dataset
+    export_onnx(trained.best, target, dataset=dataset, batches=(1, 4, 9), progress=Silent())
+    before = target.read_bytes()
+    with monkeypatch.context() as patch:
+        export_spoiled(trained, target, patch, flip_one_weight)
+    assert target.read_bytes() == before
+    assert read_certificate(target).grade == "full"
+    export_onnx(trained.best, target, dataset=dataset, batches=(1, 4, 9), progress=Silent())
+    assert not (tmp_path / "fp32.onnx.rejected").exists()
+
+
+@pytest.mark.slow
+def test_the_script_beside_a_rejected_file_shows_the_failure(
+    trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_spoiled(trained, tmp_path / "fp32.onnx", monkeypatch, scale_a_layer)
+    script = tmp_path / "fp32.onnx.rejected" / "reproduce.py"
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 3, ended.stderr
+    assert "numeric: FAILED" in ended.stdout
+
+
+def test_the_certificate_binds_file_checkpoint_images_and_limits(exported: Exported, trained: TrainedRun) -> None:
+    certificate = read_certificate(exported.path)
+    assert certificate.grade == "full"
+    assert [level.name for level in certificate.levels] == ["numeric", "decision", "accuracy", "consistency", "backend"]
+    assert all(level.passed for level in certificate.levels)
+    assert certificate.checkpoint_sha256 == load_weights(trained.best).sha256
+    assert certificate.images.count == certificate.images.exact_count == 15
+    assert certificate.images.data_fingerprint == trained.started.dataset.manifest.fingerprint
+    text = certificate_path(exported.path).read_text()
+    assert "/" not in text.replace("and/or", "").replace("N/A", "") or "tmp" not in text
+
+
+def test_a_certificate_of_another_file_is_none(exported: Exported, tmp_path: Path) -> None:
+    other = tmp_path / "fp32.onnx"
+    other.write_bytes(exported.path.read_bytes() + b"\0")
+    with pytest.raises(ArtifactError, match="has no certificate"):
+        read_certificate(other)
+    certificate_path(other).write_bytes(exported.certificate_file.read_bytes())
+    with pytest.raises(ArtifactError, match="belongs to another file"):
+        read_certificate(other)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema": 1}'])
+def test_a_certificate_that_is_none_is_refused(text: str, exported: Exported, tmp_path: Path) -> None:
+    path = tmp_path / "fp32.onnx"
+    path.write_bytes(exported.path.read_bytes())
+    certificate_path(path).write_text(text)
+    with pytest.raises(ArtifactError, match="is not a valid Certificate"):
+        read_certificate(path)
+
+
+def test_without_data_accuracy_is_not_proven(trained: TrainedRun, tmp_path: Path) -> None:
+    warned: list[str] = []
+
+    class Listening(Silent):
+        def warn(self, text: str) -> None:
+            warned.append(text)
+
+    made = export_onnx(trained.best, tmp_path / "fp32.onnx", dataset=None, batches=(1, 4, 9), progress=Listening())
+    assert made.certificate.grade == "numeric"
+    assert made.certificate.images.data_kind == "generated"
+    assert [level.passed for level in made.certificate.levels if level.name == "accuracy"] == [None]
+    assert warned == ["accuracy not proven: no data of the run was at hand (--data names it)"]
+
+
+def test_the_references_are_computed_once_for_a_checkpoint_and_its_images(
+    trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tinyres.export import evidence
+
+    arguments = {"dataset": trained.started.dataset, "batches": (1, 4, 9), "progress": Silent()}
+    export_onnx(trained.best, tmp_path / "a.onnx", cache_dir=tmp_path, **arguments)
+    monkeypatch.setattr(evidence, "reference_logits", None)
+    monkeypatch.setattr(evidence, "compute_logits", None)
+    export_onnx(trained.best, tmp_path / "b.onnx", cache_dir=tmp_path, **arguments)
+    for path in (tmp_path / "reference").iterdir():
+        path.write_bytes(b"damaged")
+    with pytest.raises(TypeError):  # computed anew, by what is None now
+        export_onnx(trained.best, tmp_path / "c.onnx", cache_dir=tmp_path, **arguments)
+
+
+def test_data_with_other_classes_is_refused(trained: TrainedRun, tmp_path: Path) -> None:
+    dataset = trained.started.dataset
+    swapped = replace(dataset.manifest, class_ids=tuple(reversed(dataset.manifest.class_ids)))
+    with pytest.raises(UsageError, match="has other classes than the model"):
+        export_onnx(trained.best, tmp_path / "x.onnx", dataset=replace(dataset, manifest=swapped), progress=Silent())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_artifact_is_no_checkpoint(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"fp32\.onnx is no checkpoint"):
+        export_onnx(exported.path, tmp_path / "x.onnx", dataset=None, progress=Silent())

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tinyres.export.pipeline import Exported
+
+from tinyres import Classifier
+from tinyres.errors import ImageError, UsageError
+
+
+@pytest.fixture
+def picture(picture_folder: Path) -> Path:
+    return sorted((picture_folder / "val" / "ring").iterdir())[0]
+
+
+def test_a_picture_is_the_same_however_it_is_given(exported: Exported, picture: Path) -> None:
+    with Classifier(exported.path) as classify:
+        image = Image.open(picture)
+        ways = [picture, str(picture), picture.read_bytes(), image, np.asarray(image.convert("RGB"))]
+        first, *others = [classify(way) for way in ways]
+        assert all(other == first for other in others)
+        assert first.label == first.best[0].name
+        assert [guess.probability for guess in first.best] == sorted(
+            (guess.probability for guess in first.best), reverse=True
+        )
+        assert sum(guess.probability for guess in first.best) == pytest.approx(1)
+
+
+def test_probabilities_are_those_in_the_artifact(exported: Exported, picture: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+    pixels = np.asarray(Image.open(picture).convert("RGB"))[None]
+    (wanted,) = session.run(["probabilities"], {"image": pixels})
+    with Classifier(exported.path) as classify:
+        found = {guess.id: guess.probability for guess in classify(picture).best}
+        assert [found[name] for name in classify.spec.class_ids] == pytest.approx(wanted[0].tolist(), abs=1e-6)
+
+
+def test_a_list_is_answered_in_order_whatever_the_batch(exported: Exported, picture_folder: Path) -> None:
+    pictures = sorted((picture_folder / "val").rglob("*.png"))
+    with Classifier(exported.path) as one, Classifier(exported.path, batch=4) as many:
+        singly = [one(picture) for picture in pictures]
+        together = many(pictures)
+    assert [prediction.label for prediction in together] == [prediction.label for prediction in singly]
+    assert together[-1].probability == pytest.approx(singly[-1].probability, abs=1e-5)
+
+
+def test_threads_share_one_classifier(exported: Exported, picture_folder: Path) -> None:
+    pictures = sorted((picture_folder / "val").rglob("*.png")) * 4
+    with Classifier(exported.path) as classify, ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(classify, pictures)) == [classify(picture) for picture in pictures]
+
+
+@pytest.mark.parametrize("picture", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), 3, None])
+def test_what_is_no_picture_is_refused(exported: Exported, picture: object) -> None:
+    with Classifier(exported.path) as classify, pytest.raises(ImageError, match="valid:"):
+        classify(picture)
+
+
+def test_top_and_batch_must_be_at_least_one(exported: Exported) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        Classifier(exported.path, top=0)
+
+
+def test_nothing_on_the_way_from_picture_to_label_imports_torch_or_onnx(exported: Exported, picture: Path) -> None:
+    program = textwrap.dedent(f"""
+        import sys
+        from tinyres import Classifier
+        with Classifier({str(exported.path)!r}) as classify:
+            print(classify({str(picture)!r}).label)
+        print(sorted({{"torch", "torchvision", "onnx", "safetensors", "typer", "matplotlib"}} & set(sys.modules)))
+    """)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[1] == "[]"
+
+
+def test_the_predict_command_does_not_import_torch(exported: Exported, picture: Path) -> None:
+    program = textwrap.dedent("""
+        import sys
+        from tinyres.cli import app
+        try:
+            app(sys.argv[1:])
+        except SystemExit as end:
+            print(end.code, sorted({"torch", "onnx", "safetensors"} & set(sys.modules)))
+    """)
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "predict", str(picture), "--model", str(exported.path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.splitlines()[-1] == "0 []", ended.stderr

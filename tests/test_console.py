@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from tinyres import console as console_module
+from tinyres.console import Console
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands until it is moved."""
+    now = [0.0]
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_plain_progress_says_now_and_then_how_long_the_rest_takes(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Console().task("training", 100, "steps") as task:
+        for _ in range(30):
+            clock[0] += 1
+            task.advance(1, "loss 2")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "training: 10/100 steps, loss 2, 90 s left".replace("90 s", "2 min"),
+        "training: 20/100 steps, loss 2, 80 s left",
+        "training: 30/100 steps, loss 2, 70 s left",
+    ]
+
+
+def test_what_was_done_before_does_not_count_as_speed(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with Console().task("training", 100, "steps", done=80) as task:
+        for _ in range(10):
+            clock[0] += 1
+            task.advance()
+    assert capsys.readouterr().err == "training: 90/100 steps, 10 s left\n"
+
+
+def test_steps_of_a_larger_command_leave_the_one_json_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Console(json=True)
+    with out.steps():
+        out.result({"step": 1}, "step 1")
+    out.result({"all": True}, "all")
+    assert capsys.readouterr().out.split() == ["{", '"all":', "true", "}"]
+
+
+def test_log_lines_reach_the_file_even_when_quiet(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
+    out = Console(quiet=True)
+    path = tmp_path / "train.log"
+    with out.copied_to(path):
+        out.log("epoch 1")
+        out.warn("hot")
+    assert path.read_text() == "epoch 1\nwarning: hot\n"
+    assert capsys.readouterr().err == "warning: hot\n"

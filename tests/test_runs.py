@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny import TrainedRun
+from tinyres.export.pipeline import Exported
+
+from tinyres.errors import CheckpointError, UsageError
+from tinyres.runs import Run, find_artifact, find_model
+
+
+@pytest.fixture
+def two_runs(trained: TrainedRun, exported: Exported, tmp_path: Path) -> Path:
+    """`old` with an artifact, and `new`, made later, without."""
+    for name, created in (("old", "2026-01-01T00:00:00+00:00"), ("new", "2026-01-02T00:00:00+00:00")):
+        shutil.copytree(trained.started.run.path, tmp_path / name)
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        config["created"] = created
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    shutil.rmtree(tmp_path / "new" / "export")
+    return tmp_path
+
+
+def test_nothing_named_is_the_newest_usable_run(two_runs: Path) -> None:
+    assert find_model(None, two_runs).name == "new"
+    Run(two_runs / "new").set_state("running", epochs=1)
+    assert find_model(None, two_runs).name == "old"
+    (two_runs / "old" / "config.json").write_text("damaged")
+    with pytest.raises(UsageError, match="no finished run"):
+        find_model(None, two_runs)
+
+
+def test_a_model_is_a_name_a_path_a_checkpoint_or_an_artifact(two_runs: Path) -> None:
+    best = two_runs / "old" / "best.safetensors"
+    for text in ("old", str(two_runs / "old"), str(best)):
+        assert find_model(text, two_runs).path == best
+    artifact = two_runs / "old" / "export" / "fp32.onnx"
+    model = find_model(str(artifact), two_runs)
+    assert (model.path, model.run) == (artifact, Run(two_runs / "old"))
+
+
+def test_an_artifact_is_found_by_its_run_or_by_its_path(two_runs: Path) -> None:
+    artifact = two_runs / "old" / "export" / "fp32.onnx"
+    assert find_artifact("old", two_runs) == artifact
+    assert find_artifact(str(artifact), two_runs) == artifact
+    with pytest.raises(UsageError, match="run new has no artifact yet") as caught:
+        find_artifact("new", two_runs)
+    assert caught.value.hint == "tinyres export new"
+
+
+def test_an_unknown_name_suggests_the_close_run(two_runs: Path) -> None:
+    with pytest.raises(UsageError, match="no model 'odl'") as caught:
+        find_model("odl", two_runs)
+    assert caught.value.hint == "did you mean 'old'? valid: new, old"
+
+
+def test_a_run_without_weights_and_a_folder_that_is_none_say_so(two_runs: Path) -> None:
+    (two_runs / "new" / "best.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="run new has no checkpoint yet"):
+        find_model("new", two_runs)
+    (two_runs / "plain").mkdir()
+    with pytest.raises(CheckpointError, match="so no run"):
+        find_model(str(two_runs / "plain"), two_runs)
