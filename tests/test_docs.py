@@ -1,0 +1,66 @@
+"""What README and docs tell a user to type is typed here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from tiny import write_pictures
+from typer.testing import CliRunner
+
+from tinyres import command
+from tinyres.cli import app
+
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[list[str]]:
+    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
+    return [words[1:] for words in lines if words[:1] == ["tinyres"]]
+
+
+ALL = [words for page in PAGES for block in blocks(page, "sh") for words in commands(block)]
+
+
+@pytest.mark.parametrize("words", ALL, ids=[" ".join(words) for words in ALL])
+def test_every_command_in_the_docs_is_one(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "run_guarded", lambda _out, _work: 0)  # parse all of it, run none
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_the_readmes_own_pictures_walk_and_its_program_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "photos" / "train", classes=3, each=20, size=64)
+    write_pictures(tmp_path / "photos" / "val", classes=3, each=5, split="val", size=64)
+    (walk,) = [block for block in blocks(REPOSITORY / "README.md", "sh") if "--data photos" in block]
+    for words in commands(walk):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, (words, result.stderr)
+    (program,) = blocks(REPOSITORY / "README.md", "python")
+    exec(compile(program, "README.md", "exec"), {})  # noqa: S102 - the page's own program
+    assert capsys.readouterr().out.split()[0] in {"circle", "ring", "triangle"}
+
+
+def test_the_make_targets_in_the_readme_exist() -> None:
+    targets = re.findall(r"^make (\S+)", "\n".join(blocks(REPOSITORY / "README.md", "sh")), re.MULTILINE)
+    makefile = (REPOSITORY / "Makefile").read_text()
+    assert set(targets) == {"demo", "test"}
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_links_and_named_files_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert missing == []
