@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tinyres.export.certificate import read_certificate
 
-from tinyres.errors import ArtifactError, require_choice
+from tinyres.errors import ArtifactError, ProofError, require_choice
 from tinyres.files import sha256_of
 from tinyres.runtime.backends import BACKENDS, why_unavailable
 
@@ -65,6 +65,6 @@ def _contender(name: str, path: Path) -> Contender:
         return Contender(name, path, sha256_of(path), "reference", absent)
     try:
         grade = read_certificate(path).grade
-    except ArtifactError as exc:
+    except (ArtifactError, ProofError) as exc:
         return Contender(name, path, sha256_of(path), "", f"not proven: {exc}")
     return Contender(name, path, sha256_of(path), grade, absent)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tinyres.export.limits import Limits
+
 from tinyres import records
 from tinyres.environment import Environment
-from tinyres.errors import ArtifactError
+from tinyres.errors import ArtifactError, ProofError
 from tinyres.files import sha256_of
 from tinyres.runtime.runner import Precision
 
@@ -91,6 +93,8 @@ class Certificate:
     """File name."""
     artifact_sha256: str
     artifact_bytes: int
+    golden_sha256: str
+    """Of the golden vectors beside it; empty if it answered none."""
     checkpoint_sha256: str
     run: str
     recipe: str
@@ -99,9 +103,12 @@ class Certificate:
     backend: str
     """That the proof ran on."""
     device: str
-    precision: Precision
-    batches: tuple[int, ...]
+    precision: Precision | None
+    """None if the backend did not open."""
+    batches: tuple[int, int, int]
+    """Least, usual, most; the consistency level tries one between as well."""
     grade: Grade
+    limits: Limits
     levels: tuple[Level, ...]
     flips: tuple[Flip, ...]
     images: ProofImages
@@ -126,15 +133,13 @@ def certificate_path(artifact: Path) -> Path:
 
 
 def read_certificate(artifact: Path) -> Certificate:
-    """The certificate of an artifact, if it is this file's and a proof. Errors: ArtifactError."""
+    """The certificate of an artifact. Errors: ArtifactError if there is none, ProofError if it proves another file."""
     path = certificate_path(artifact)
     if not path.is_file():
         raise ArtifactError(f"{artifact.name} has no certificate", hint=f"expected {path}; tinyres export makes both")
     certificate = records.load(Certificate, path, error=ArtifactError)
     if certificate.artifact_sha256 != sha256_of(artifact):
-        raise ArtifactError(
-            f"the certificate {path.name} belongs to another file: the hashes differ", hint="export again"
-        )
+        raise ProofError(f"the certificate {path.name} belongs to another file: the hashes differ", hint="export again")
     if certificate.grade == "rejected" or certificate.failed:
-        raise ArtifactError(f"{artifact.name} failed its proof", hint="export again")
+        raise ProofError(f"{artifact.name} failed its proof", hint="export again")
     return certificate

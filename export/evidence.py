@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from tinyres.export.certificate import ProofImages
+from tinyres.export.golden import GoldenVectors, draw_pictures
 from tinyres.export.parity import REFERENCE_IMAGES, Evidence
 
 from tinyres.data import shapes
@@ -35,6 +36,8 @@ class Gathered:
 
     evidence: Evidence
     images: ProofImages
+    golden: GoldenVectors
+    """Still without the artifact's answers."""
 
 
 def gather_evidence(
@@ -54,43 +57,61 @@ def gather_evidence(
         chosen = dataset.val.spread(count)
         images, labels = np.array(chosen.images), np.array(chosen.labels)
         kind, fingerprint, split = dataset.manifest.kind, dataset.manifest.fingerprint, dataset.judged_on
-    digest = hashlib.sha256(images.tobytes()).hexdigest()
-    rows = (np.arange(min(REFERENCE_IMAGES, len(images))) * len(images)) // min(REFERENCE_IMAGES, len(images))
-    model = checkpoint.model()
-
-    def cached(kind: str, compute: Callable[[], NDArray[np.floating]]) -> NDArray[np.floating]:
-        key = hashlib.sha256(f"{checkpoint.sha256}{digest}{kind}{torch.__version__}".encode()).hexdigest()[:32]
-        return _load_or_compute(cache / f"{key}.npy", (len(images), spec.classes), compute)
-
-    def exact() -> NDArray[np.floating]:
-        with progress.task("float64 reference", len(rows), "images") as task:
-            return reference_logits(model, images[rows], spec.preprocess, task=task)
-
-    def single() -> NDArray[np.floating]:
-        with progress.task("float32 reference", len(images), "images") as task:
-            return compute_logits(model, images, spec.preprocess, task=task)
-
+    references = _References(checkpoint, cache, progress)
+    spread = min(REFERENCE_IMAGES, len(images))
+    rows = (np.arange(spread) * len(images)) // max(spread, 1)
     evidence = Evidence(
         images=images,
         labels=labels,
-        checkpoint=cached("float32", single).astype(np.float32),
+        checkpoint=references.single(images),
         exact_rows=rows,
-        exact=cached("float64", exact).astype(np.float64),
+        exact=references.exact(images[rows]),
     )
-    return Gathered(evidence, ProofImages(kind, fingerprint, split, len(images), len(rows), digest))
+    pictures = draw_pictures(spec)
+    golden = GoldenVectors(
+        pictures=pictures,
+        exact=references.exact(pictures.pixels),
+        checkpoint=references.single(pictures.pixels),
+        artifact=np.empty((0, spec.classes), dtype=np.float32),
+    )
+    return Gathered(evidence, ProofImages(kind, fingerprint, split, len(images), len(rows), _digest(images)), golden)
 
 
-def _load_or_compute(
-    path: Path, shape: tuple[int, int], compute: Callable[[], NDArray[np.floating]]
-) -> NDArray[np.floating]:
-    if path.exists():
+class _References:
+    """A checkpoint's logits for some images, kept by the hashes of both."""
+
+    def __init__(self, checkpoint: Checkpoint, cache: Path, progress: Progress) -> None:
+        self._checkpoint, self._cache, self._progress = checkpoint, cache, progress
+        self._model = checkpoint.model()
+
+    def exact(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """In float64."""
+        return self._kept("float64", images, reference_logits).astype(np.float64)
+
+    def single(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """In float32."""
+        return self._kept("float32", images, compute_logits).astype(np.float32)
+
+    def _kept(
+        self, kind: str, images: NDArray[np.uint8], compute: Callable[..., NDArray[np.floating]]
+    ) -> NDArray[np.floating]:
+        shape = (len(images), self._checkpoint.spec.classes)
+        if not len(images):
+            return np.empty(shape)
+        parts = (self._checkpoint.sha256, _digest(images), kind, torch.__version__)
+        path = self._cache / f"{hashlib.sha256(''.join(parts).encode()).hexdigest()[:32]}.npy"
         try:
             kept: NDArray[np.floating] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError):  # a damaged file is computed anew
+        except (OSError, ValueError, EOFError):  # absent, or damaged: computed anew
             kept = np.empty(0)
-        if kept.ndim == 2 and kept.shape[1] == shape[1] and len(kept) <= shape[0]:
+        if kept.shape == shape:
             return kept
-    computed = compute()
-    with atomic_path(path) as temporary:
-        np.save(temporary, computed)
-    return computed
+        with self._progress.task(f"{kind} reference", len(images), "images") as task:
+            computed = compute(self._model, images, self._checkpoint.spec.preprocess, task=task)
+        with atomic_path(path) as temporary:
+            np.save(temporary, computed)
+        return computed
+
+
+def _digest(images: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(images.tobytes()).hexdigest()

@@ -27,6 +27,8 @@ FLOOR_LIMIT = 1e-4
 TIE_FLOORS = 4
 """Two classes are tied if their logits are closer than this many times the largest deviation of float32 from float64:
 two float32 programs may both be off by one on both logits."""
+GOLDEN_SIGNAL = 0.05
+"""The golden pictures must carry this share of the real images' signal, or they could not show an error."""
 EPSILON = np.finfo(np.float32).eps
 
 
@@ -48,7 +50,7 @@ class Evidence:
     @property
     def signal(self) -> float:
         """RMS of the logits' deviation from their mean over the images: the part that depends on the image at all."""
-        return rms(self.exact - self.exact.mean(axis=0))
+        return rms(self.exact - self.exact.mean(axis=0)) if len(self.exact) else float("nan")
 
     @property
     def floor(self) -> float:

@@ -9,33 +9,33 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from tinyres.export import artifact, parity
-from tinyres.export.certificate import SCHEMA, Certificate, Flip, Level, certificate_path, grade_of
+from tinyres.export import artifact, golden
+from tinyres.export.certificate import SCHEMA, Certificate, Level, certificate_path, grade_of
 from tinyres.export.evidence import Gathered, gather_evidence
 from tinyres.export.limits import FP32, Limits
-from tinyres.export.onnx import onnx_from_checkpoint
+from tinyres.export.onnx import check_file, onnx_from_checkpoint
+from tinyres.export.proof import Judged, judge_artifact
 
 import tinyres
 from tinyres import environment, records
 from tinyres.checkpoint import load_weights
 from tinyres.data.dataset import cache_root
-from tinyres.errors import BackendUnavailable, CheckpointError, ProofError, TinyresError, UsageError
+from tinyres.errors import BackendUnavailable, CheckpointError, ProofError, UsageError
 from tinyres.files import sha256_of, write_bytes
-from tinyres.launch import require_same_classes, run_data
+from tinyres.judge import require_same_classes
+from tinyres.launch import run_data
 from tinyres.progress import Silent
 from tinyres.runs import RunConfig, now
-from tinyres.runtime.backends import open_runner
+from tinyres.runtime.backends import backend_for, why_unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    from tinyres.export.proof import Batches
 
     from tinyres.checkpoint import Checkpoint
     from tinyres.data.dataset import Dataset
     from tinyres.progress import Progress
-    from tinyres.runtime.runner import Runner
 
 DEFAULT_BATCHES = (1, 32, 256)
 
@@ -54,36 +54,38 @@ def export_onnx(
     target: Path,
     *,
     dataset: Dataset | None,
-    batches: tuple[int, int, int] = DEFAULT_BATCHES,
+    batches: Batches = DEFAULT_BATCHES,
     proof_images: int | None = None,
     cache_dir: Path | None = None,
     progress: Progress,
 ) -> Exported:
     """Export the checkpoint `source` to the ONNX file `target` and prove it on ONNX Runtime's CPU provider.
 
-    `dataset` is the run's own; None leaves accuracy unproven. `batches` are least, usual and most.
-    Errors: ProofError if it failed (kept in `<target>.rejected/`); CheckpointError, BackendUnavailable, StorageError.
+    `dataset` is the run's own; None leaves accuracy unproven. Errors: ProofError if a level failed, BackendUnavailable
+    if it was the backend's (both leave `<target>.rejected/`); CheckpointError, UsageError, StorageError.
     """
     if source.suffix != ".safetensors":
         raise CheckpointError(f"{source.name} is no checkpoint", hint="export takes a run or its .safetensors")
+    if missing := why_unavailable(backend_for(target)):
+        raise missing
     checkpoint = load_weights(source)
     if dataset is not None:
         require_same_classes(dataset, checkpoint.spec)
     limits = FP32
-    count = proof_images or limits.images
+    count = limits.images if proof_images is None else proof_images
     if count < 1:
         raise UsageError(f"--proof-images {count}: valid: 1 or more")
     with artifact.staging(target) as candidate:
         progress.log(f"converting {source.name} of run {checkpoint.origin.run} to {target.name}")
         write_bytes(candidate, onnx_from_checkpoint(checkpoint))
-        gathered = gather_evidence(
-            checkpoint, dataset, count=count, cache=cache_root(cache_dir) / "reference", progress=progress
-        )
+        cache = cache_root(cache_dir) / "reference"
+        gathered = gather_evidence(checkpoint, dataset, count=count, cache=cache, progress=progress)
         certificate = prove(candidate, checkpoint, gathered, limits=limits, batches=batches, progress=progress)
         if certificate.grade == "rejected":
             folder = artifact.reject(candidate, target, certificate, reproduce=_reproduction(target, source))
             failed = certificate.failed[0]
-            raise ProofError(
+            kind = BackendUnavailable if failed.name == "backend" else ProofError
+            raise kind(
                 f"{target.name} failed the {failed.name} level: {failed.detail}",
                 hint=f"not published; the file, its report and reproduce.py are in {folder}",
             )
@@ -99,80 +101,60 @@ def prove(
     gathered: Gathered,
     *,
     limits: Limits,
-    batches: tuple[int, int, int],
+    batches: Batches,
     progress: Progress,
 ) -> Certificate:
-    """Run the artifact over the evidence and judge every level. A backend that fails on the way fails the proof.
-
-    Errors: BackendUnavailable if the backend's library is absent.
-    """
-    evidence = gathered.evidence
-    with open_runner(candidate) as runner:
-        flips: tuple[Flip, ...] = ()
-        levels: list[Level] = []
-        try:
-            answers = _answer_all(runner, evidence.images, batches[1], progress)
-        except TinyresError as exc:
-            levels.append(Level.failed("numeric", str(exc)))
-        else:
-            levels.append(parity.numeric(evidence, answers, limits))
-            levels.append(parity.decision(evidence, answers, limits))
-            levels.append(parity.accuracy(evidence, answers, limits))
-            levels.append(_consistency_level(evidence, runner, answers, batches, limits))
-            if answers.shape == evidence.checkpoint.shape:
-                flips = tuple(parity.find_flips(evidence, answers))
-        levels.append(_backend_level(runner))
-        origin = checkpoint.origin
-        return Certificate(
-            schema=SCHEMA,
-            tinyres=tinyres.__version__,
-            created=now(),
-            artifact=candidate.name,
-            artifact_sha256=sha256_of(candidate),
-            artifact_bytes=candidate.stat().st_size,
-            checkpoint_sha256=checkpoint.sha256,
-            run=origin.run,
-            recipe=origin.recipe,
-            trained_on=origin.data_kind,
-            backend=runner.name,
-            device=runner.device,
-            precision=runner.precision,
+    """Hold the file to its promises, judge every level, and write the golden vectors beside it."""
+    levels: tuple[Level, ...] = (_file_level(candidate),)
+    judged = Judged((), (), "", "", None, gathered.golden.artifact[:0])
+    if levels[0].passed:
+        judged = judge_artifact(
+            candidate,
+            gathered.evidence,
+            gathered.golden.pictures,
+            gathered.golden.evidence(),
+            limits=limits,
             batches=batches,
-            grade=grade_of(tuple(levels)),
-            levels=tuple(levels),
-            flips=flips,
-            images=gathered.images,
-            environment=environment.capture(),
+            progress=progress,
         )
+    golden_sha256 = ""
+    if len(judged.golden_answers):
+        golden.write_golden(candidate, gathered.golden.answered(judged.golden_answers), checkpoint.spec)
+        golden_sha256 = golden.fingerprint(candidate)
+    levels = (*levels, *judged.levels)
+    origin = checkpoint.origin
+    return Certificate(
+        schema=SCHEMA,
+        tinyres=tinyres.__version__,
+        created=now(),
+        artifact=candidate.name,
+        artifact_sha256=sha256_of(candidate),
+        artifact_bytes=candidate.stat().st_size,
+        golden_sha256=golden_sha256,
+        checkpoint_sha256=checkpoint.sha256,
+        run=origin.run,
+        recipe=origin.recipe,
+        trained_on=origin.data_kind,
+        backend=judged.backend,
+        device=judged.device,
+        precision=judged.precision,
+        batches=batches,
+        grade=grade_of(levels),
+        limits=limits,
+        levels=levels,
+        flips=judged.flips,
+        images=gathered.images,
+        environment=environment.capture(),
+    )
 
 
-def _answer_all(runner: Runner, images: NDArray[np.uint8], batch: int, progress: Progress) -> NDArray[np.float32]:
-    parts = []
-    with progress.task("proving", len(images), "images") as task:
-        for start in range(0, len(images), batch):
-            parts.append(runner(images[start : start + batch]))
-            task.advance(len(parts[-1]))
-    return np.concatenate(parts)
-
-
-def _backend_level(runner: Runner) -> Level:
-    """The backend opened, so its library gave what was asked: a Runner reads that back and refuses a fallback."""
-    return Level.judged("backend", True, {}, {}, f"{runner.name} on {runner.device}, {runner.precision}")
-
-
-def _consistency_level(
-    evidence: parity.Evidence,
-    runner: Runner,
-    answers: NDArray[np.float32],
-    batches: tuple[int, int, int],
-    limits: Limits,
-) -> Level:
-    least, usual, most = batches
-    sizes = tuple(sorted({least, usual, most, (usual + most) // 2 - 1 if most - usual > 2 else usual}))
+def _file_level(candidate: Path) -> Level:
+    """What the file itself promises: valid, self-contained, clean, and any batch."""
     try:
-        return parity.consistency(evidence, runner, answers, sizes, limits)
-    except BackendUnavailable as exc:
-        return Level.failed("consistency", str(exc))
+        check_file(candidate.read_bytes())
+    except ProofError as exc:
+        return Level.failed("file", str(exc))
+    return Level.judged("file", True, {}, {}, "valid, self-contained, any batch, nothing but the network")
 
 
 def _reproduction(target: Path, source: Path) -> str:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tinyres.checkpoint import Origin, load_state, load_weights, same_weights, save_state, save_weights
+from tinyres.checkpoint import load_state, load_weights, same_weights, save_state, save_weights
 from tinyres.errors import CheckpointError
+from tinyres.header import Origin
 from tinyres.model import ResNet, build_model
 from tinyres.spec import ModelSpec
 

@@ -16,37 +16,14 @@ from torch import Tensor
 from tinyres import records
 from tinyres.errors import CheckpointError, missing_extra
 from tinyres.files import atomic_path, sha256_of
+from tinyres.header import KEY, CheckpointHeader, Origin
 from tinyres.model import ResNet
-from tinyres.spec import ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_KEY = "tinyres"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where weights come from."""
-
-    run: str
-    recipe: str
-    data_kind: str
-    """As in the cache's manifest; `shapes` marks a toy, `unknown` an import."""
-    data_fingerprint: str
-    epoch: int
-    """Finished epochs."""
-    step: int
-    """Optimizer steps."""
-    selected_on: str
-    """The split that chose these weights (val, holdout), or `none` for the last epoch's."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Header:
-    spec: ModelSpec
-    origin: Origin
+    from tinyres.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +53,13 @@ def save_weights(path: Path, model: ResNet, spec: ModelSpec, origin: Origin) -> 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], spec: ModelSpec, origin: Origin) -> None:
     """Write weights under this network's names with their spec to `path`. Errors: StorageError."""
-    _write(path, dict(tensors), records.to_json(_Header(spec, origin), indent=None))
+    _write(path, dict(tensors), records.to_json(CheckpointHeader(spec, origin), indent=None))
 
 
 def load_weights(path: Path) -> Checkpoint:
     """Read weights and spec. Errors: CheckpointError if it is not a checkpoint of ours."""
     text, tensors = _read(path)
-    header = records.from_json(_Header, text, source=f"the header of {path}", error=CheckpointError)
+    header = records.from_json(CheckpointHeader, text, source=f"the header of {path}", error=CheckpointError)
     return Checkpoint(spec=header.spec, origin=header.origin, tensors=tensors, sha256=sha256_of(path))
 
 
@@ -114,7 +91,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], header: str) -> None:
     # Contiguous in logical order whatever the memory format, and apart from tensors that share storage.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={_KEY: header})
+        save_file(plain, temporary, metadata={KEY: header})
 
 
 def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
@@ -125,7 +102,7 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_KEY)
+            header = (file.metadata() or {}).get(KEY)
             if header is None:
                 raise CheckpointError(
                     f"{path} is a safetensors file without a tinyres header",

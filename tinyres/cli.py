@@ -15,6 +15,7 @@ from tinyres.command import command
 from tinyres.console import Console
 
 if TYPE_CHECKING:
+    from tinyres.export.certificate import Level
     from tinyres.launch import Started
     from tinyres.runs import Epoch, Model
 
@@ -162,18 +163,12 @@ def import_(
 def eval_(
     out: Console, model: ModelArgument = None, data: OtherData = None, runs: Runs = RUNS, cache: Cache = None
 ) -> None:
-    """Judge a checkpoint: top-1, top-5 and loss on the validation pictures."""
-    from tinyres.launch import judge
+    """Judge a checkpoint or artifact: top-1, top-5, loss, calibration, class by class, and a confusion picture."""
+    from tinyres.judge import describe, judge
     from tinyres.runs import find_model
 
-    chosen = _echo(out, find_model(model, runs))
-    judged = judge(chosen, data, cache_dir=cache, progress=out)
-    found = judged.accuracy
-    out.result(
-        {"images": found.images, "top1": found.top1, "top5": found.top5, "loss": judged.loss},
-        f"top-1 {found.top1:.2%} (95 %: {found.low:.2%} to {found.high:.2%})\ntop-5 {found.top5:.2%}\n"
-        f"loss  {judged.loss:.4f}\non {found.images:,} pictures",
-    )
+    judged = judge(_echo(out, find_model(model, runs)), data, cache_dir=cache, progress=out)
+    out.result(judged, describe(judged))
 
 
 @command(app)
@@ -193,7 +188,7 @@ def export(
     from tinyres.errors import require_choice
     from tinyres.export.options import parse_batches
     from tinyres.export.pipeline import export_onnx
-    from tinyres.launch import data_at_hand
+    from tinyres.judge import data_at_hand
     from tinyres.runs import find_model
 
     require_choice("format", format_, ["onnx"])
@@ -209,7 +204,7 @@ def export(
         cache_dir=cache,
         progress=out,
     )
-    levels = "\n".join(f"  {level.name:12} {level.detail}" for level in exported.certificate.levels)
+    levels = _levels(exported.certificate.levels)
     next_ = (
         f"next: tinyres bench {chosen.run.name}"
         if chosen.run
@@ -217,6 +212,62 @@ def export(
     )
     text = f"{exported.path}: proven ({exported.certificate.grade})\n{levels}\n{next_}"
     out.result({"artifact": str(exported.path), "certificate": exported.certificate}, text)
+
+
+@command(app)
+def verify(
+    out: Console,
+    artifact: Annotated[Path, typer.Argument(help="An exported file, with what lies beside it.")],
+    backend: Annotated[str | None, typer.Option(help="Else the usual one for the file.")] = None,
+) -> None:
+    """Prove an artifact again on this machine, from its golden vectors, without PyTorch; exit code 3 if it fails."""
+    from tinyres.export.verify import verify as verify_artifact
+
+    verified = verify_artifact(artifact, backend=backend, progress=out)
+    text = f"{artifact}: proven again here\n{_levels(verified.levels)}"
+    out.result({"artifact": str(artifact), "levels": verified.levels}, text)
+
+
+@command(app)
+def diff(
+    out: Console,
+    a: Annotated[str, typer.Argument(metavar="A", help="An artifact, a run or a checkpoint.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    data: Annotated[str | None, typer.Option("--data", help="Instead of the data of A's run.")] = None,
+    runs: Runs = RUNS,
+    cache: Cache = None,
+) -> None:
+    """What changed between two models: flipped images with their margins, and accuracy with its paired interval."""
+    from tinyres.export.diff import compare, describe
+    from tinyres.judge import data_at_hand
+    from tinyres.runs import find_model
+
+    first, second = find_model(a, runs), find_model(b, runs)
+    dataset = data_at_hand(first, data, cache_dir=cache, progress=out)
+    found = compare(first.path, second.path, dataset, progress=out)
+    out.result(found, describe(found))
+
+
+@command(app)
+def info(
+    out: Console, path: Annotated[Path, typer.Argument(help="A run, cache, checkpoint, artifact or record.")]
+) -> None:
+    """Say what a file or folder is."""
+    from tinyres.describe import describe
+
+    found = describe(path)
+    lines = [f"  {name:12} {value}" for name, value in found.facts.items()]
+    out.result(found, "\n".join([f"{path}: {found.kind}", *lines]))
+
+
+@command(app)
+def doctor(out: Console, cache: Cache = None) -> int:
+    """What this machine can do, what is missing, and the command that mends it; exit code 1 if something is wrong."""
+    from tinyres.doctor import describe, examine
+
+    findings = examine(cache)
+    out.result(findings, describe(findings))
+    return 1 if any(found.state == "problem" for found in findings) else 0
 
 
 @command(app)
@@ -260,7 +311,7 @@ def bench(
     from tinyres.bench.report import terminal, write_reports
     from tinyres.bench.run import run_bench
     from tinyres.export.options import parse_sizes
-    from tinyres.launch import data_of
+    from tinyres.judge import data_of
     from tinyres.runs import find_model
 
     sizes = parse_sizes(batch)
@@ -344,6 +395,10 @@ def _draw_picture(path: Path) -> Path:
     with atomic_path(path) as temporary:
         Image.fromarray(render("golden", 5)).save(temporary)
     return path
+
+
+def _levels(levels: "tuple[Level, ...]") -> str:
+    return "\n".join(f"  {level.name:12} {level.detail}" for level in levels)
 
 
 def _history(run: Path) -> "list[Epoch]":

@@ -1,4 +1,4 @@
-"""From a user's words to a run folder: a new training, one to go on with, or an import; and to a model's data."""
+"""From a user's words to a run folder: a new training, one to go on with, or an import."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from tinyres import environment, records
-from tinyres.data.dataset import Dataset, cache_root, open_dataset, with_holdout
-from tinyres.data.download import is_downloaded
+from tinyres.data.dataset import Dataset, open_dataset, with_holdout
 from tinyres.data.sources import NAMED
-from tinyres.errors import CheckpointError, DataError, UsageError, require_choice
+from tinyres.errors import CheckpointError, UsageError, require_choice
 from tinyres.recipes import Recipe
 from tinyres.runs import SCHEMA, Epoch, Run, RunConfig, create_run, now, save_config
 from tinyres.spec import ModelSpec, Preprocess
 
 if TYPE_CHECKING:
-    from tinyres.evaluate import Evaluation
     from tinyres.progress import Progress
-    from tinyres.runs import Model
 
 JudgedOn = Literal["val", "holdout"]
 
@@ -102,69 +99,6 @@ def open_run_data(
     return with_holdout(dataset, seed=seed) if judged_on == "holdout" else dataset
 
 
-def data_of(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Dataset:
-    """The data to judge a model on: what is named, else its run's. Errors: UsageError if none is known."""
-    if data is None and (model.run is None or (config := model.run.config()).data_kind == "unknown"):
-        raise UsageError(f"it is not known what {model.name} was trained on", hint="--data names it")
-    if data is None:
-        return run_data(config, cache_dir=cache_dir, progress=progress)
-    spec = load_spec(model)
-    return open_dataset(data, image_size=spec.preprocess.image_size, cache_dir=cache_dir, progress=progress)
-
-
-def data_at_hand(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Dataset | None:
-    """As `data_of`, but None where nothing is named and the run's data is not here; nothing is downloaded for it."""
-    if data is not None:
-        return data_of(model, data, cache_dir=cache_dir, progress=progress)
-    if model.run is None:
-        return None
-    config = model.run.config()
-    if config.data_kind == "unknown" or (config.data == "tiny-imagenet" and not is_downloaded(cache_root(cache_dir))):
-        return None
-    try:
-        return run_data(config, cache_dir=cache_dir, progress=progress)
-    except DataError as exc:
-        progress.warn(f"the run's data is not at hand: {exc}")
-        return None
-
-
-def load_spec(model: Model) -> ModelSpec:
-    """The spec of a model's file. Errors: CheckpointError, ArtifactError."""
-    if model.run is not None:
-        return model.run.config().spec
-    from tinyres.runtime.backends import open_runner
-
-    with open_runner(model.path) as runner:
-        return runner.spec
-
-
-def judge(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Evaluation:
-    """Evaluate a checkpoint over a whole validation split. Errors: InputError, UsageError."""
-    from tinyres.checkpoint import load_weights
-    from tinyres.evaluate import evaluate
-    from tinyres.model import pick_device
-
-    checkpoint = load_weights(model.path)
-    dataset = data_of(model, data, cache_dir=cache_dir, progress=progress)
-    require_same_classes(dataset, checkpoint.spec)
-    with progress.task("evaluating", len(dataset.val), "images") as task:
-        return evaluate(checkpoint.model().to(pick_device()), dataset.val, checkpoint.spec.preprocess, task=task)
-
-
-def require_same_classes(dataset: Dataset, spec: ModelSpec) -> None:
-    """Errors: UsageError if a data set has other classes, another order of them, or another size than the model."""
-    manifest = dataset.manifest
-    if manifest.class_ids != spec.class_ids:
-        raise UsageError(
-            f"the data {dataset.name} has other classes than the model ({len(manifest.class_ids)} and {spec.classes})",
-            hint="--data must name the data the model was trained on",
-        )
-    if manifest.image_size != spec.preprocess.image_size:
-        raise UsageError(
-            f"the data is cached at {manifest.image_size} pixels, the model takes {spec.preprocess.image_size}"
-        )
-
-
 def describe(started: Started) -> str:
     """One line on a run: network, data and recipe."""
     config, dataset = started.config, started.dataset
@@ -220,7 +154,8 @@ def import_seed(
     outputs are taken for Tiny ImageNet's sorted wnids, any other number is named class_0, class_1, ...
     """
     from tinyres import seed
-    from tinyres.checkpoint import Origin, save_tensors
+    from tinyres.checkpoint import save_tensors
+    from tinyres.header import Origin
     from tinyres.model import build_model
 
     tensors = seed.convert(seed.read_state_dict(file), place=str(file))

@@ -52,6 +52,31 @@ def accuracy_of(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Ac
     return Accuracy(images=len(labels), correct=correct, correct_top5=int(hits.any(axis=1).sum()), low=low, high=high)
 
 
+def cross_entropy(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """Mean cross entropy of logits (N, C) and labels (N,)."""
+    return float(-np.log(_softmax(logits)[np.arange(len(labels)), labels].clip(min=1e-300)).mean())
+
+
+def calibration_error(logits: NDArray[np.floating], labels: NDArray[np.integer], *, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017): how far confidence is from accuracy, over bins of confidence."""
+    probabilities = _softmax(logits)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, weights=confidence - right, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def confusion_of(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Counts (C, C): row the true class, column the answered one."""
+    classes = logits.shape[1]
+    return np.bincount(labels * classes + logits.argmax(axis=1), minlength=classes**2).reshape(classes, classes)
+
+
+def _softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
+
+
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a proportion (Wilson 1927): honest for few trials and near 0 and 1."""
     share = successes / trials

@@ -1,4 +1,4 @@
-"""Pictures of a training: loss, accuracy and learning rate over the epochs."""
+"""Pictures: loss and accuracy over the epochs of a training, and which classes a model mistakes for which."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
     from tinyres.runs import Epoch
 
 
 def draw_curves(path: Path, histories: Mapping[str, Sequence[Epoch]]) -> None:
     """Draw one or more histories into the PNG `path`. Errors: BackendUnavailable without matplotlib, StorageError."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise missing_extra("drawing curves", "matplotlib", "train") from exc
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = _figure(10, 4)
     losses, accuracies = figure.subplots(1, 2)
     for number, (name, history) in enumerate(histories.items()):
         color = f"C{number}"
@@ -39,3 +38,28 @@ def draw_curves(path: Path, histories: Mapping[str, Sequence[Epoch]]) -> None:
         axes.legend(frameon=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def draw_confusion(path: Path, confusion: NDArray[np.int64], class_names: Sequence[str]) -> None:
+    """Draw a confusion matrix (C, C), row the true class, as shares of each row. Errors: as `draw_curves`."""
+    count = len(confusion)
+    figure = _figure(*(2 * [min(12.0, 4.5 + 0.25 * count)]))
+    axes = figure.subplots()
+    shares = confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    axes.set(xlabel="answered", ylabel="true")
+    if count <= 40:
+        names = [name.split(",")[0][:18] for name in class_names]
+        axes.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(count), names)
+    figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise missing_extra("drawing", "matplotlib", "train") from exc
+    return Figure(figsize=(width, height), layout="constrained")

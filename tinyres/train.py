@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tinyres.checkpoint import Origin, load_state, save_state, save_weights
+from tinyres.checkpoint import load_state, save_state, save_weights
 from tinyres.data.batches import TrainingBatches, seed_for
 from tinyres.errors import CheckpointError, TrainingError, UsageError
 from tinyres.evaluate import evaluate
+from tinyres.header import Origin
 from tinyres.model import build_model, pick_device
 from tinyres.pace import Pace, catch_interrupt
 from tinyres.plot import draw_curves

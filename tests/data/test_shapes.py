@@ -18,3 +18,8 @@ def test_every_split_holds_its_classes_evenly() -> None:
     for count in shapes.SIZES.values():
         labels = [shapes.label_of(index) for index in range(count)]
         assert set(np.bincount(labels)) == {count // len(shapes.CLASSES)}
+
+
+def test_pictures_of_every_allowed_size_can_be_drawn() -> None:
+    for size in (8, 15, 16, 47, 512):
+        assert shapes.render("golden", size, size).shape == (size, size, 3)

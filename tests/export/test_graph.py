@@ -16,9 +16,10 @@ from tiny import TrainedRun
 from tinyres.export.onnx import check_file, onnx_from_checkpoint
 from torch import nn
 
-from tinyres.checkpoint import Checkpoint, Origin
+from tinyres.checkpoint import Checkpoint
 from tinyres.data.augment import normalize
 from tinyres.errors import ProofError
+from tinyres.header import Origin
 from tinyres.model import ResNet, build_model
 from tinyres.spec import ModelSpec, Preprocess
 

@@ -61,7 +61,7 @@ def _bright(rng: np.random.Generator) -> tuple[int, int, int]:
 
 def _line(draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int) -> None:
     ends = [float(value) for value in rng.uniform(0, side, 4)]
-    draw.line(ends, fill=_color(rng), width=int(rng.integers(1, 1 + side // 48)))
+    draw.line(ends, fill=_color(rng), width=int(rng.integers(1, max(2, 1 + side // 48))))
 
 
 def _clutter(draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int) -> None:

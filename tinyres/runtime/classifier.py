@@ -12,6 +12,7 @@ from PIL import Image
 from tinyres.decode import pixels_from_bytes, pixels_from_file, pixels_from_image
 from tinyres.errors import ImageError, UsageError
 from tinyres.runtime.backends import open_runner
+from tinyres.runtime.runner import Runner
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -55,16 +56,23 @@ class Classifier:
     """Classifies files, bytes, Pillow images and uint8 RGB arrays; decodes and resizes as training did.
 
     `Classifier("fp32.onnx")("cat.jpg")` is a Prediction; a list of pictures gives a list, in one batch a `batch`
-    pictures. Safe to call from several threads. Errors: ArtifactError, BackendUnavailable on opening; ImageError for a
-    picture that cannot be read.
+    pictures. An open Runner may stand for the path. Safe to call from several threads.
+    Errors: ArtifactError, BackendUnavailable on opening; ImageError for a picture that cannot be read.
     """
 
     def __init__(
-        self, path: str | Path, *, backend: str | None = None, threads: int | None = None, top: int = 5, batch: int = 32
+        self,
+        model: str | Path | Runner,
+        *,
+        backend: str | None = None,
+        threads: int | None = None,
+        top: int = 5,
+        batch: int = 32,
     ) -> None:
         if top < 1 or batch < 1:
             raise UsageError(f"top {top} and batch {batch} must be at least 1")
-        self._runner = open_runner(path, backend=backend, threads=threads)
+        opened = model if isinstance(model, Runner) else open_runner(model, backend=backend, threads=threads)
+        self._runner = opened
         self.spec = self._runner.spec
         self._top = min(top, self.spec.classes)
         self._batch = batch

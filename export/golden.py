@@ -1,0 +1,174 @@
+"""Golden vectors: drawn pictures with the answers they must get, shipped beside an artifact so that anyone can test it.
+
+They are drawn by the `shapes` renderer and never taken from training or validation data, which may be private and must
+not travel. Noise would not do: a network hardly tells one noise from another. Reading and checking needs no PyTorch.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from tinyres.export.parity import Evidence
+
+from tinyres.data import shapes
+from tinyres.decode import pixels_from_bytes
+from tinyres.errors import ArtifactError
+from tinyres.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tinyres.spec import ModelSpec
+
+COUNT = 24
+IN_JSON = 4
+"""So many go into the JSON for other languages, which is read by eye too."""
+OTHER_SIZES = ((96, 96), (80, 128), (40, 52))
+"""Height and width of some of the pictures, so that the resize is proven as well; the rest have the model's."""
+MAX_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenPictures:
+    """Encoded pictures and what they decode to."""
+
+    pngs: tuple[bytes, ...]
+    pixels: NDArray[np.uint8]
+    """(N, S, S, 3) RGB"""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenVectors:
+    """The pictures with three answers to each: (N, C) logits."""
+
+    pictures: GoldenPictures
+    exact: NDArray[np.float64]
+    """The checkpoint in float64."""
+    checkpoint: NDArray[np.float32]
+    """The checkpoint in float32."""
+    artifact: NDArray[np.float32]
+    """The artifact when it was exported."""
+
+    def answered(self, artifact: NDArray[np.float32]) -> GoldenVectors:
+        """The same with the artifact's answers."""
+        return replace(self, artifact=artifact)
+
+    def evidence(self) -> Evidence:
+        """As evidence for the levels of the proof."""
+        return Evidence(
+            images=self.pictures.pixels,
+            labels=None,
+            checkpoint=self.checkpoint,
+            exact_rows=np.arange(len(self.exact)),
+            exact=self.exact,
+        )
+
+
+def draw_pictures(spec: ModelSpec) -> GoldenPictures:
+    """Draw the golden pictures for a model: PNG bytes, and the pixels that its preprocessing makes of them."""
+    size = spec.preprocess.image_size
+    pngs = []
+    for index in range(COUNT):
+        height, width = (size, size) if index % 3 else OTHER_SIZES[index // 3 % len(OTHER_SIZES)]
+        drawn = Image.fromarray(shapes.render("golden", index, max(height, width)))
+        left, top = (drawn.width - width) // 2, (drawn.height - height) // 2
+        buffer = io.BytesIO()
+        drawn.crop((left, top, left + width, top + height)).save(buffer, "PNG")
+        pngs.append(buffer.getvalue())
+    pixels = np.stack([pixels_from_bytes(png, spec.preprocess) for png in pngs])
+    return GoldenPictures(tuple(pngs), pixels)
+
+
+def golden_path(artifact: Path) -> Path:
+    """Where the golden vectors of `artifact` lie."""
+    return artifact.with_name(artifact.name + ".golden.npz")
+
+
+def write_golden(artifact: Path, vectors: GoldenVectors, spec: ModelSpec) -> None:
+    """Write `<artifact>.golden.npz`, and a few of them as `<artifact>.golden.json`. Errors: StorageError.
+
+    The JSON: `pictures`, each with `png` and `pixels` (base64; uint8, RGB, row by row), `logits` (float64 reference),
+    `artifact_logits`, and `label`, the class id; `shape` is that of `pixels`.
+    """
+    arrays: dict[str, Any] = {
+        "png_bytes": np.frombuffer(b"".join(vectors.pictures.pngs), dtype=np.uint8),
+        "png_lengths": np.array([len(png) for png in vectors.pictures.pngs], dtype=np.int64),
+        "pixels": vectors.pictures.pixels,
+        "exact": vectors.exact,
+        "checkpoint": vectors.checkpoint,
+        "artifact": vectors.artifact,
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(golden_path(artifact), buffer.getvalue())
+    pictures = [
+        {
+            "png": base64.b64encode(vectors.pictures.pngs[index]).decode(),
+            "pixels": base64.b64encode(vectors.pictures.pixels[index].tobytes()).decode(),
+            "shape": list(vectors.pictures.pixels.shape[1:]),
+            "logits": vectors.exact[index].tolist(),
+            "artifact_logits": vectors.artifact[index].astype(float).tolist(),
+            "label": spec.class_ids[int(vectors.exact[index].argmax())],
+        }
+        for index in range(IN_JSON)
+    ]
+    text = json.dumps({"schema": 1, "pictures": pictures}, indent=1, allow_nan=False)
+    write_text(artifact.with_name(artifact.name + ".golden.json"), text + "\n")
+
+
+def read_golden(artifact: Path, spec: ModelSpec) -> GoldenVectors:
+    """The golden vectors beside `artifact`. Errors: ArtifactError if they are absent, damaged or another model's."""
+    path = golden_path(artifact)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ArtifactError(f"{path.name} is too large to be golden vectors")
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("png_bytes", "png_lengths", *_SHAPES)}
+    except ArtifactError:
+        raise
+    except FileNotFoundError as exc:
+        raise ArtifactError(
+            f"{artifact.name} has no golden vectors", hint=f"expected {path}; export makes them"
+        ) from exc
+    # A damaged npz raises BadZipFile, ValueError, KeyError, EOFError, zlib.error or OSError, by where it is damaged.
+    except Exception as exc:
+        raise ArtifactError(f"{path.name} is not a file of golden vectors: {exc}") from exc
+    count = len(arrays["pixels"])
+    expected = {"pixels": (count, *spec.input_shape)} | dict.fromkeys(
+        ("exact", "checkpoint", "artifact"), (count, spec.classes)
+    )
+    ends = np.cumsum(arrays["png_lengths"])
+    fits = all(arrays[name].shape == shape and arrays[name].dtype == _SHAPES[name] for name, shape in expected.items())
+    if not fits or count == 0 or len(ends) != count or (arrays["png_lengths"] < 1).any():
+        raise ArtifactError(f"{path.name} does not fit the model of {artifact.name}")
+    if ends[-1] != len(arrays["png_bytes"]):
+        raise ArtifactError(f"{path.name} does not fit the model of {artifact.name}")
+    content = arrays["png_bytes"].tobytes()
+    pngs = tuple(content[end - length : end] for end, length in zip(ends, arrays["png_lengths"], strict=True))
+    return GoldenVectors(
+        pictures=GoldenPictures(pngs, arrays["pixels"]),
+        exact=arrays["exact"],
+        checkpoint=arrays["checkpoint"],
+        artifact=arrays["artifact"],
+    )
+
+
+_SHAPES = {
+    "pixels": np.dtype(np.uint8),
+    "exact": np.dtype(np.float64),
+    "checkpoint": np.dtype(np.float32),
+    "artifact": np.dtype(np.float32),
+}
+
+
+def fingerprint(artifact: Path) -> str:
+    """SHA-256 of the golden vectors' file."""
+    return hashlib.sha256(golden_path(artifact).read_bytes()).hexdigest()

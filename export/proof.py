@@ -1,0 +1,151 @@
+"""One run over all levels of the proof: at export over the run's images, in `verify` over the golden vectors.
+
+It needs the artifact, its backend and known answers, and no PyTorch. It returns what it finds and publishes nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tinyres.export import parity
+from tinyres.export.certificate import Flip, Level
+
+from tinyres.decode import pixels_from_bytes
+from tinyres.errors import BackendUnavailable, ImageError, TinyresError
+from tinyres.runtime.backends import open_runner
+from tinyres.runtime.classifier import Classifier
+from tinyres.runtime.runner import Precision
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tinyres.export.golden import GoldenPictures
+    from tinyres.export.limits import Limits
+    from tinyres.export.parity import Evidence
+
+    from tinyres.progress import Progress
+    from tinyres.runtime.runner import Runner
+
+Batches = tuple[int, int, int]
+"""Least, usual, most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the levels found."""
+
+    levels: tuple[Level, ...]
+    flips: tuple[Flip, ...]
+    backend: str
+    device: str
+    precision: Precision | None
+    """None if the backend did not even open."""
+    golden_answers: NDArray[np.float32]
+    """(N, C), empty if there were none."""
+
+
+def judge_artifact(
+    path: Path,
+    evidence: Evidence,
+    golden: GoldenPictures,
+    golden_evidence: Evidence,
+    *,
+    limits: Limits,
+    batches: Batches,
+    backend: str | None = None,
+    progress: Progress,
+) -> Judged:
+    """Open the artifact and judge every level. Whatever goes wrong on the way is a level that failed."""
+    nothing = np.empty((0, 0), dtype=np.float32)
+    try:
+        runner = open_runner(path, backend=backend)
+    except BackendUnavailable as exc:
+        return Judged((Level.failed("backend", str(exc)),), (), backend or "", "", None, nothing)
+    except TinyresError as exc:
+        return Judged((Level.failed("file", str(exc)),), (), backend or "", "", None, nothing)
+    with runner:
+        flips: tuple[Flip, ...] = ()
+        golden_answers = nothing
+        try:
+            answers = answer_all(runner, evidence.images, batches[1], progress)
+            golden_answers = answer_all(runner, golden.pixels, batches[1], progress)
+        except BackendUnavailable as exc:
+            levels = [Level.failed("numeric", str(exc))]
+        else:
+            levels = [
+                parity.numeric(evidence, answers, limits),
+                parity.decision(evidence, answers, limits),
+                parity.accuracy(evidence, answers, limits),
+                _consistency(evidence, runner, answers, batches, limits),
+                entry(runner, golden, golden_evidence, golden_answers, evidence.signal),
+            ]
+            if answers.shape == evidence.checkpoint.shape:
+                flips = tuple(parity.find_flips(evidence, answers))
+        # A Runner reads back from its library where it runs, and refuses to open on a fallback.
+        opened = f"{runner.name} on {runner.device}, {runner.precision}"
+        levels.append(Level.judged("backend", True, {}, {}, opened))
+        return Judged(tuple(levels), flips, runner.name, runner.device, runner.precision, golden_answers)
+
+
+def answer_all(runner: Runner, images: NDArray[np.uint8], batch: int, progress: Progress) -> NDArray[np.float32]:
+    """Logits (N, C) of all images, in batches; (0, C) for none."""
+    parts = [np.empty((0, runner.spec.classes), dtype=np.float32)]
+    with progress.task("proving", len(images), "images") as task:
+        for start in range(0, len(images), batch):
+            parts.append(runner(images[start : start + batch]))
+            task.advance(len(parts[-1]))
+    return np.concatenate(parts)
+
+
+def entry(
+    runner: Runner,
+    golden: GoldenPictures,
+    evidence: Evidence,
+    answers: NDArray[np.float32],
+    real_signal: float,
+) -> Level:
+    """From a picture file to a label, by the decode and the classes that a user's program takes.
+
+    `evidence` and `answers` are of the golden pictures; `real_signal` is that of the images the proof is over.
+    """
+    for number, (png, pixels) in enumerate(zip(golden.pngs, golden.pixels, strict=True)):
+        try:
+            same = (pixels_from_bytes(png, runner.spec.preprocess) == pixels).all()
+        except ImageError:
+            same = False
+        if not same:
+            return Level.failed("entry", f"golden picture {number} does not decode to its pixels here")
+    if answers.shape != evidence.checkpoint.shape or not np.isfinite(answers).all():
+        return Level.failed("entry", "no complete set of finite answers for the golden pictures")
+    with tempfile.TemporaryDirectory(prefix="tinyres-entry-") as folder:
+        paths = [Path(folder) / f"{number}.png" for number in range(len(golden.pngs))]
+        for path, png in zip(paths, golden.pngs, strict=True):
+            path.write_bytes(png)
+        labels = [prediction.best[0].id for prediction in Classifier(runner, top=1)(paths)]
+    flips = {flip.image: flip for flip in parity.find_flips(evidence, answers)}
+    wanted = [runner.spec.class_ids[index] for index in evidence.checkpoint.argmax(axis=1)]
+    wrong = [n for n, label in enumerate(labels) if label != wanted[n] and not (n in flips and flips[n].tie)]
+    carried = parity.share(evidence.signal, real_signal)
+    measured = {"pictures": len(labels), "wrong": len(wrong), "signal": carried}
+    limits = {"wrong": 0, "signal": parity.GOLDEN_SIGNAL}
+    if carried < parity.GOLDEN_SIGNAL:
+        detail = f"the golden pictures carry {carried:.1%} of the real images' signal: too little to show an error"
+        return Level.judged("entry", False, measured, limits, detail)
+    detail = f"{len(labels) - len(wrong)} of {len(labels)} picture files get the checkpoint's label"
+    return Level.judged("entry", not wrong and len(labels) > 0, measured, limits, detail)
+
+
+def _consistency(
+    evidence: Evidence, runner: Runner, answers: NDArray[np.float32], batches: Batches, limits: Limits
+) -> Level:
+    if not len(answers):
+        return Level.failed("consistency", "no image to try")
+    least, usual, most = batches
+    between = (usual + most) // 2 - 1 if most - usual > 2 else usual
+    try:
+        return parity.consistency(evidence, runner, answers, tuple(sorted({least, usual, between, most})), limits)
+    except BackendUnavailable as exc:
+        return Level.failed("consistency", str(exc))

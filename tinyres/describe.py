@@ -1,0 +1,152 @@
+"""What a file or folder is, in a few facts: for `tinyres info`. It loads no framework and proves nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyres import records
+from tinyres.data.cache import Manifest
+from tinyres.errors import ArtifactError, CheckpointError, InputError
+from tinyres.runs import Run
+from tinyres.units import size
+
+if TYPE_CHECKING:
+    from tinyres.spec import ModelSpec
+
+MAX_HEADER_BYTES = 64 * 2**20
+"""safetensors' own bound is 100 MB; ours are a few KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What something is."""
+
+    kind: str
+    facts: dict[str, str]
+
+
+def describe(path: Path) -> Description:
+    """Describe a run, cache, checkpoint, artifact, certificate or golden vectors. Errors: InputError if it is none."""
+    if path.is_dir():
+        return _folder(path)
+    if not path.is_file():
+        raise InputError(f"there is nothing at {path}")
+    if path.name.endswith(".golden.npz"):
+        return _golden(path)
+    kinds = {".safetensors": _checkpoint, ".onnx": _artifact, ".json": _record}
+    if path.suffix in kinds:
+        return kinds[path.suffix](path)
+    hint = f"tinyres import {path}" if path.suffix in (".pth", ".pt") else None
+    raise InputError(f"{path} is no file of tinyres's: valid: {', '.join(kinds)}, .golden.npz", hint=hint)
+
+
+def _folder(path: Path) -> Description:
+    if (path / "config.json").is_file():
+        run = Run(path)
+        config, state = run.config(), run.state()
+        recipe = config.recipe.name if config.recipe else "imported"
+        facts = {"name": run.name, "state": state.state, "created": config.created, "recipe": recipe}
+        facts |= {"trained on": config.data_kind, "judged on": config.judged_on, **spec_facts(config.spec)}
+        history = run.history() if (path / "history.json").is_file() else []
+        if history:
+            best = max(history, key=lambda epoch: (epoch.val_images, epoch.val_acc))
+            facts["epochs"] = str(state.epochs)
+            facts["best"] = f"{best.val_acc:.2%} top-1 on {best.val_images} images, epoch {best.epoch}"
+        facts["artifacts"] = ", ".join(sorted(file.name for file in run.exports.glob("*.onnx"))) or "none"
+        return Description("run", facts)
+    if (path / "manifest.json").is_file():
+        manifest = records.load(Manifest, path / "manifest.json")
+        counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
+        facts = {"data": manifest.kind, "pictures": counts, "classes": str(len(manifest.class_ids))}
+        facts |= {"size": f"{manifest.image_size}x{manifest.image_size}", "unreadable": str(len(manifest.unreadable))}
+        return Description("cache of decoded pictures", facts)
+    raise InputError(f"{path} is neither a run nor a cache: it has no config.json and no manifest.json")
+
+
+def _checkpoint(path: Path) -> Description:
+    """From the header alone: a safetensors file begins with its length and JSON."""
+    header: Any = None
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) == 8 and (length := struct.unpack("<Q", start)[0]) <= MAX_HEADER_BYTES:
+            try:
+                header = json.loads(file.read(length))
+            except ValueError:
+                header = None
+    text = header.get("__metadata__", {}).get("tinyres") if isinstance(header, dict) else None
+    if not isinstance(header, dict) or not isinstance(text, str):
+        raise CheckpointError(f"{path} is not a checkpoint of ours")
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    facts = {"file": size(path.stat().st_size), "tensors": str(len(tensors))}
+    if text.startswith('{"$dict"'):
+        return Description("training state, to resume from", facts)
+    from tinyres.header import CheckpointHeader
+
+    known = records.from_json(CheckpointHeader, text, source=f"the header of {path}", error=CheckpointError)
+    origin = known.origin
+    facts |= {"run": origin.run, "recipe": origin.recipe, "trained on": origin.data_kind, "epoch": str(origin.epoch)}
+    facts |= {"step": str(origin.step), "selected on": origin.selected_on, **spec_facts(known.spec)}
+    return Description("checkpoint", facts)
+
+
+def _artifact(path: Path) -> Description:
+    from tinyres.runtime.backends import open_runner
+
+    with open_runner(path) as runner:
+        facts = {"file": size(path.stat().st_size), "precision": str(runner.precision), **spec_facts(runner.spec)}
+    certificate = path.with_name(path.name + ".json")
+    facts["certificate"] = certificate.name if certificate.is_file() else "none: not proven"
+    return Description("ONNX artifact", facts)
+
+
+def _record(path: Path) -> Description:
+    """By its fields: every record of ours is written by one type."""
+    try:
+        fields = json.loads(path.read_bytes())
+    except ValueError as exc:
+        raise InputError(f"{path} is not JSON: {exc}") from exc
+    if isinstance(fields, dict) and {"grade", "levels", "artifact"} <= fields.keys():
+        levels = [
+            f"{level.get('name')} {'passed' if level.get('passed') else 'NOT PASSED'}"
+            for level in fields["levels"]
+            if isinstance(level, dict)
+        ]
+        facts = {key: str(fields.get(key, "")) for key in ("artifact", "grade", "run", "recipe", "created", "backend")}
+        return Description(
+            "certificate", facts | {"trained on": str(fields.get("trained_on")), "levels": ", ".join(levels)}
+        )
+    if isinstance(fields, dict) and {"rows", "scope", "environment"} <= fields.keys():
+        rows = ", ".join(str(row.get("name")) for row in fields["rows"] if isinstance(row, dict))
+        facts = {key: str(fields.get(key, "")) for key in ("run", "created", "command", "threads")}
+        return Description("bench results", facts | {"contenders": rows})
+    if isinstance(fields, dict) and {"recipe", "spec", "data_kind"} <= fields.keys():
+        return _folder(path.parent)
+    raise InputError(f"{path} is JSON, but no record of tinyres's")
+
+
+def _golden(path: Path) -> Description:
+    import numpy as np
+
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            pixels, exact = file["pixels"].shape, file["exact"].shape
+    except Exception as exc:
+        raise ArtifactError(f"{path.name} is not a file of golden vectors: {exc}") from exc
+    facts = {"pictures": str(pixels[0]), "pixels": "x".join(map(str, pixels[1:])), "classes": str(exact[1])}
+    return Description("golden vectors (drawn pictures)", facts | {"file": size(path.stat().st_size)})
+
+
+def spec_facts(spec: ModelSpec) -> dict[str, str]:
+    """The facts of a ModelSpec."""
+    shown = ", ".join(spec.class_names[:3]) + (", ..." if spec.classes > 3 else "")
+    side = spec.preprocess.image_size
+    return {
+        "network": f"blocks {'-'.join(map(str, spec.blocks))}, widths {'-'.join(map(str, spec.widths))}",
+        "input": f"uint8 RGB (N, {side}, {side}, 3), mean {spec.preprocess.mean}, std {spec.preprocess.std}",
+        "classes": f"{spec.classes}: {shown}",
+    }

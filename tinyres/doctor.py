@@ -1,0 +1,140 @@
+"""What this machine can do, what is missing, and the command that mends it. It looks and changes nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Literal
+
+from tinyres import environment
+from tinyres.data.dataset import cache_root
+from tinyres.runtime.backends import BACKENDS, why_unavailable
+from tinyres.units import size
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+State = Literal["ok", "note", "problem"]
+
+NEED_FREE_BYTES = 4 * 2**30
+"""Tiny ImageNet's archive and cache take 1.6 GB, a ResNet-34 run 0.3 GB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at."""
+
+    name: str
+    state: State
+    detail: str
+    mend: str
+    """A command or an advice; empty if there is nothing to do."""
+
+
+def examine(cache_dir: Path | None = None) -> list[Finding]:
+    """Look at Python, processor, backends, GPU and disk."""
+    return [_python(), _processor(), *_backends(), _onnxruntime(), _training(), _gpu(), _disk(cache_root(cache_dir))]
+
+
+def describe(findings: list[Finding]) -> str:
+    """The findings for people."""
+    marks = {"ok": "ok ", "note": "-  ", "problem": "FIX"}
+    lines = []
+    for found in findings:
+        lines.append(f"{marks[found.state]} {found.name:22} {found.detail}")
+        if found.mend:
+            lines.append(f"    {'':22} {found.mend}")
+    return "\n".join(lines)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", "ok", version, "")
+
+
+def _processor() -> Finding:
+    machine = environment.capture()
+    fast = [
+        name
+        for name, flags in {
+            "int8 (VNNI)": ("avx512_vnni", "avx_vnni"),
+            "bf16": ("avx512_bf16", "amx_bf16"),
+        }.items()
+        if set(flags) & set(machine.instruction_sets)
+    ]
+    memory = f", {size(machine.memory_bytes)}" if machine.memory_bytes else ""
+    detail = f"{machine.cpu}, {machine.cores} cores{memory}; fast arithmetic: {', '.join(['fp32', *fast])}"
+    return Finding("processor", "ok", detail, "")
+
+
+def _backends() -> list[Finding]:
+    found = []
+    for name, info in BACKENDS.items():
+        missing = why_unavailable(name)
+        if missing is None:
+            found.append(Finding(name, "ok", f"{info.package} {_version(info.package)}", ""))
+        else:
+            found.append(Finding(name, "note", "not installed", missing.hint or ""))
+    return found
+
+
+def _onnxruntime() -> Finding:
+    both = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name) != "unknown"]
+    if len(both) == 2:
+        detail = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files"
+        return Finding(
+            "onnxruntime packages", "problem", detail, "pip uninstall -y onnxruntime onnxruntime-gpu, then one"
+        )
+    return Finding("onnxruntime packages", "ok", both[0] if both else "none", "")
+
+
+def _training() -> Finding:
+    missing = [
+        name
+        for name in ("torch", "torchvision", "onnx", "safetensors", "matplotlib")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        return Finding("training and export", "note", f"without {', '.join(missing)}", "pip install 'tinyres[train]'")
+    return Finding("training and export", "ok", f"torch {_version('torch')}", "")
+
+
+def _gpu() -> Finding:
+    if shutil.which("nvidia-smi") is None:
+        return Finding("gpu", "note", "no NVIDIA driver: training and bench use the processor", "")
+    if importlib.util.find_spec("torch") is None:
+        return Finding("gpu", "note", "an NVIDIA driver is here, torch is not", "pip install 'tinyres[train]'")
+    import torch
+
+    if not torch.cuda.is_available():
+        detail = f"an NVIDIA driver is here, but torch {torch.__version__} finds no device"
+        return Finding(
+            "gpu", "problem", detail, f"the driver must support CUDA {torch.version.cuda}: nvidia-smi shows it"
+        )
+    return Finding("gpu", "ok", environment.capture().gpu or "", "")
+
+
+def _disk(cache: Path) -> Finding:
+    home = cache
+    while not home.exists():
+        home = home.parent
+    free = shutil.disk_usage(home).free
+    detail = f"{size(free)} free at {cache}"
+    if not os.access(home, os.W_OK):
+        return Finding(
+            "cache", "problem", f"{cache} cannot be written", "--cache or TINYRES_CACHE names another folder"
+        )
+    if free < NEED_FREE_BYTES:
+        return Finding("cache", "problem", detail, "make room, or name another folder with --cache or TINYRES_CACHE")
+    return Finding("cache", "ok", detail, "")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"

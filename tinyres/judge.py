@@ -1,0 +1,161 @@
+"""Judging a model: on which data, and what its answers are worth — accuracy, loss, calibration, class by class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyres.data.dataset import Dataset, cache_root, open_dataset
+from tinyres.data.download import is_downloaded
+from tinyres.errors import DataError, UsageError
+from tinyres.launch import run_data
+from tinyres.metrics import Accuracy, accuracy_of, calibration_error, confusion_of, cross_entropy
+from tinyres.plot import draw_confusion
+from tinyres.runtime.backends import open_runner
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tinyres.progress import Progress
+    from tinyres.runs import Model
+    from tinyres.spec import ModelSpec
+
+BATCH = 100
+HARDEST = 5
+"""Classes listed for people; the JSON has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResult:
+    """One class of a judgement."""
+
+    id: str
+    name: str
+    images: int
+    correct: int
+    mistaken_for: str
+    """The class most often answered instead, or empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a model's answers over a validation split are worth."""
+
+    data_kind: str
+    split: str
+    accuracy: Accuracy
+    loss: float
+    """Mean cross entropy."""
+    calibration_error: float
+    """Expected calibration error over 15 bins of confidence, 0..1."""
+    classes: tuple[ClassResult, ...]
+    """The hardest first."""
+    picture: str
+    """The confusion matrix, drawn; empty if it was not."""
+
+
+def judge(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Judgement:
+    """Judge a checkpoint or an artifact over a whole validation split, and draw its confusion beside the model.
+
+    Errors: InputError, UsageError, BackendUnavailable, StorageError.
+    """
+    dataset = data_of(model, data, cache_dir=cache_dir, progress=progress)
+    with open_runner(model.path) as runner:
+        require_same_classes(dataset, runner.spec)
+        parts = []
+        with progress.task("judging", len(dataset.val), "images") as task:
+            for start in range(0, len(dataset.val), BATCH):
+                parts.append(runner(np.asarray(dataset.val.images[start : start + BATCH])))
+                task.advance(len(parts[-1]))
+        logits, labels, spec = np.concatenate(parts), np.asarray(dataset.val.labels), runner.spec
+    confusion = confusion_of(logits, labels)
+    picture = model.home / "confusion.png"
+    draw_confusion(picture, confusion, spec.class_names)
+    return Judgement(
+        data_kind=dataset.manifest.kind,
+        split=dataset.judged_on,
+        accuracy=accuracy_of(logits, labels),
+        loss=cross_entropy(logits, labels),
+        calibration_error=calibration_error(logits, labels),
+        classes=class_results(confusion, spec),
+        picture=str(picture),
+    )
+
+
+def describe(judged: Judgement) -> str:
+    """The judgement for people."""
+    found = judged.accuracy
+    lines = [
+        f"top-1 {found.top1:.2%} (95 %: {found.low:.2%} to {found.high:.2%}), {found.images:,} {judged.split} images",
+        f"top-5 {found.top5:.2%}",
+        f"loss  {judged.loss:.4f}",
+        f"calibration error {judged.calibration_error:.2%}",
+        "hardest classes:",
+    ]
+    for row in judged.classes[:HARDEST]:
+        often = f", often taken for {row.mistaken_for}" if row.mistaken_for else ""
+        lines.append(f"  {row.correct / max(row.images, 1):6.1%} of {row.images:<5} {row.name}{often}")
+    return "\n".join([*lines, f"wrote {judged.picture}"])
+
+
+def class_results(confusion: NDArray[np.int64], spec: ModelSpec) -> tuple[ClassResult, ...]:
+    """One row a class from a confusion matrix (C, C) of true and answered classes, the hardest first."""
+    rows = []
+    for index, counts in enumerate(confusion):
+        others = counts.copy()
+        others[index] = 0
+        mistaken = spec.class_names[int(others.argmax())] if others.any() else ""
+        correct = int(counts[index])
+        rows.append(ClassResult(spec.class_ids[index], spec.class_names[index], int(counts.sum()), correct, mistaken))
+    return tuple(sorted(rows, key=lambda row: row.correct / max(row.images, 1)))
+
+
+def data_of(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Dataset:
+    """The data to judge a model on: what is named, else its run's. Errors: UsageError if none is known."""
+    if data is not None:
+        size = load_spec(model).preprocess.image_size
+        return open_dataset(data, image_size=size, cache_dir=cache_dir, progress=progress)
+    if model.run is None or (config := model.run.config()).data_kind == "unknown":
+        raise UsageError(f"it is not known what {model.name} was trained on", hint="--data names it")
+    return run_data(config, cache_dir=cache_dir, progress=progress)
+
+
+def data_at_hand(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Dataset | None:
+    """As `data_of`, but None where nothing is named and the run's data is not here; nothing is downloaded for it."""
+    if data is not None:
+        return data_of(model, data, cache_dir=cache_dir, progress=progress)
+    if model.run is None:
+        return None
+    config = model.run.config()
+    if config.data_kind == "unknown" or (config.data == "tiny-imagenet" and not is_downloaded(cache_root(cache_dir))):
+        return None
+    try:
+        return run_data(config, cache_dir=cache_dir, progress=progress)
+    except DataError as exc:
+        progress.warn(f"the run's data is not at hand: {exc}")
+        return None
+
+
+def load_spec(model: Model) -> ModelSpec:
+    """The spec of a model's file. Errors: CheckpointError, ArtifactError."""
+    if model.run is not None:
+        return model.run.config().spec
+    with open_runner(model.path) as runner:
+        return runner.spec
+
+
+def require_same_classes(dataset: Dataset, spec: ModelSpec) -> None:
+    """Errors: UsageError if a data set has other classes, another order of them, or another size than the model."""
+    manifest = dataset.manifest
+    if manifest.class_ids != spec.class_ids:
+        raise UsageError(
+            f"the data {dataset.name} has other classes than the model ({len(manifest.class_ids)} and {spec.classes})",
+            hint="--data must name the data the model was trained on",
+        )
+    if manifest.image_size != spec.preprocess.image_size:
+        raise UsageError(
+            f"the data is cached at {manifest.image_size} pixels, the model takes {spec.preprocess.image_size}"
+        )
