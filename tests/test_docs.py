@@ -43,8 +43,10 @@ def test_the_readmes_own_pictures_walk_and_its_program_run(
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "photos" / "train", classes=3, each=20, size=64)
     write_pictures(tmp_path / "photos" / "val", classes=3, each=5, split="val", size=64)
-    (walk,) = [block for block in blocks(REPOSITORY / "README.md", "sh") if "--data photos" in block]
-    for words in commands(walk):
+    walk = [words for block in blocks(REPOSITORY / "README.md", "sh") for words in commands(block)]
+    walk = [words for words in walk if any("mine" in word for word in words)]
+    assert [words[0] for words in walk] == ["train", "eval", "export", "predict", "bench", "verify", "diff", "info"]
+    for words in walk:
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, (words, result.stderr)
     (program,) = blocks(REPOSITORY / "README.md", "python")

@@ -2,10 +2,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyres.metrics import accuracy_of, paired_interval, wilson_interval
+from tinyres.metrics import (
+    accuracy_of,
+    calibration_error,
+    confusion_of,
+    cross_entropy,
+    paired_interval,
+    wilson_interval,
+)
 
 
 def test_accuracy_counts_best_and_best_five() -> None:
@@ -45,3 +53,24 @@ def test_paired_interval_covers_at_its_rate() -> None:
         _, low, high = paired_interval(int(gained), int(lost), trials)
         covered += low <= gain - loss <= high
     assert 0.93 <= covered / 2000 <= 0.98
+
+
+def test_cross_entropy_equals_torchs_own() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(50, 7)).astype(np.float32) * 5, rng.integers(0, 7, 50)
+    wanted = torch.nn.functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(labels)).item()
+    assert cross_entropy(logits, labels) == pytest.approx(wanted, rel=1e-6)
+    assert np.isfinite(cross_entropy(np.array([[1000.0, -1000.0]]), np.array([1])))
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
+    # Ten answers at 90 % confidence, seven right; ten at 60 %, six right: gaps of 0.2 and 0, each half of the images.
+    sure, unsure = np.log([0.9, 0.1]), np.log([0.6, 0.4])
+    logits = np.array([sure] * 10 + [unsure] * 10)
+    labels = np.array([0] * 7 + [1] * 3 + [0] * 6 + [1] * 4)
+    assert calibration_error(logits, labels) == pytest.approx(0.5 * 0.2, abs=1e-9)
+
+
+def test_confusion_counts_true_by_answered() -> None:
+    logits = np.eye(3)[[0, 1, 1, 2, 0]]
+    assert confusion_of(logits, np.array([0, 1, 2, 2, 2])).tolist() == [[1, 0, 0], [0, 1, 0], [1, 1, 1]]

@@ -143,7 +143,7 @@ def _golden(path: Path) -> Description:
 
 def spec_facts(spec: ModelSpec) -> dict[str, str]:
     """The facts of a ModelSpec."""
-    shown = ", ".join(spec.class_names[:3]) + (", ..." if spec.classes > 3 else "")
+    shown = ", ".join(name.split(",")[0] for name in spec.class_names[:3]) + (", ..." if spec.classes > 3 else "")
     side = spec.preprocess.image_size
     return {
         "network": f"blocks {'-'.join(map(str, spec.blocks))}, widths {'-'.join(map(str, spec.widths))}",
