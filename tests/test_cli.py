@@ -44,7 +44,7 @@ def test_the_whole_path_from_a_folder_of_pictures(cli: CliRunner, picture_folder
     assert "onnxruntime-cpu fp32" in said
     assert (tmp_path / "runs" / "demo-1" / "bench" / "results.json").is_file()
     code, said, _ = outcome(cli, "eval", *runs, "--json")
-    assert (code, json.loads(said)["images"]) == (0, 15)
+    assert (code, json.loads(said)["accuracy"]["images"]) == (0, 15)
     code, _, _ = outcome(cli, "plot", "demo-1", *runs)
     assert code == 0
 

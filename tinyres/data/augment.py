@@ -1,18 +1,82 @@
-"""Training batches on the device: random crop after padding, horizontal flip, normalise, for a whole batch at once.
+"""Training pictures, a whole batch at once: random crop after padding, horizontal flip, normalise.
 
-The result for a batch is a function of its pictures and the generator alone. No file is read here.
+What is done to each picture is drawn first and is the same on every device; the pixels are then moved where they lie,
+by copying rectangles on the host and by one gather on a GPU.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tinyres.spec import Preprocess
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What is done to each picture of a batch."""
+
+    padding: int
+    top: Tensor
+    """(N,) rows to skip of the padded picture, 0 to 2 * padding."""
+    left: Tensor
+    """(N,) the same for columns."""
+    mirrored: Tensor
+    """(N,) bool; after the crop."""
+
+    @classmethod
+    def draw(cls, count: int, *, padding: int, flip: bool, generator: torch.Generator) -> Moves:
+        """Draw moves for `count` pictures; `generator` lives on the CPU, so that every device does the same."""
+        top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
+        mirrored = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
+        return cls(padding, top, left, mirrored)
+
+
+def move_on_host(images: NDArray[np.uint8], chosen: NDArray[np.int64], moves: Moves) -> Tensor:
+    """Pick and move pictures of `images` (M, S, S, 3), which may be memory-mapped: (N, S, S, 3) uint8 on the CPU.
+
+    Each picture is one copy of a rectangle into black; a gather by pixel takes three times as long.
+    """
+    size, padding = images.shape[1], moves.padding
+    moved = np.zeros((len(chosen), size, size, 3), dtype=np.uint8)
+    for place, (index, top, left) in enumerate(
+        zip(chosen.tolist(), moves.top.tolist(), moves.left.tolist(), strict=True)
+    ):
+        rows, from_rows = _overlap(size, top - padding)
+        columns, from_columns = _overlap(size, left - padding)
+        moved[place, rows, columns] = images[index, from_rows, from_columns]
+    result = torch.from_numpy(moved)
+    result[moves.mirrored] = result[moves.mirrored].flip(2)
+    return result
+
+
+def _overlap(size: int, shift: int) -> tuple[slice, slice]:
+    """Where a line of `size` still lies after a shift, and what of it that is; empty for a shift past its end."""
+    start = max(0, -shift)
+    stop = max(start, min(size, size - shift))
+    return slice(start, stop), slice(start + shift, stop + shift)
+
+
+def move_on_device(images: Tensor, moves: Moves) -> Tensor:
+    """Move pictures (N, S, S, 3) uint8 that lie on a device, in one gather."""
+    count, size = images.shape[0], images.shape[1]
+    steps = torch.arange(size)
+    rows = moves.top[:, None] + steps
+    columns = moves.left[:, None] + torch.where(moves.mirrored[:, None], steps.flip(0), steps)
+    padding = moves.padding
+    padded = functional.pad(images, (0, 0, padding, padding, padding, padding))
+    side = size + 2 * padding
+    index = (torch.arange(count)[:, None, None] * side + rows[:, :, None]) * side + columns[:, None, :]
+    flat = padded.reshape(-1, 3)
+    return flat.index_select(0, index.reshape(-1).to(images.device)).reshape(images.shape)
 
 
 def normalize(images: Tensor, preprocess: Preprocess, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -20,24 +84,9 @@ def normalize(images: Tensor, preprocess: Preprocess, *, dtype: torch.dtype = to
 
     The exported graph does the same two operations in the same order.
     """
-    mean = torch.tensor([value * 255 for value in preprocess.mean], dtype=dtype, device=images.device)
-    std = torch.tensor([value * 255 for value in preprocess.std], dtype=dtype, device=images.device)
-    return ((images.to(dtype) - mean) / std).permute(0, 3, 1, 2)
-
-
-def crop_and_flip(images: Tensor, *, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Shift each picture by up to `padding` pixels over a black border and mirror half of them.
-
-    `images` is (N, S, S, 3) uint8 on any device; `generator` lives on the CPU, so that every device draws the same.
-    """
-    count, size = images.shape[0], images.shape[1]
-    top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
-    mirrored = torch.rand(count, generator=generator) < 0.5
-    steps = torch.arange(size)
-    rows = top[:, None] + steps
-    columns = left[:, None] + torch.where((mirrored & flip)[:, None], steps.flip(0), steps)
-    padded = functional.pad(images, (0, 0, padding, padding, padding, padding))
-    side = size + 2 * padding
-    index = (torch.arange(count)[:, None, None] * side + rows[:, :, None]) * side + columns[:, None, :]
-    flat = padded.reshape(-1, 3)
-    return flat.index_select(0, index.reshape(-1).to(images.device)).reshape(images.shape)
+    count, height, width, _ = images.shape
+    # Mean and std repeated over a row: an inner dimension of three would keep the CPU from working on many at once.
+    mean = torch.tensor([value * 255 for value in preprocess.mean] * width, dtype=dtype, device=images.device)
+    std = torch.tensor([value * 255 for value in preprocess.std] * width, dtype=dtype, device=images.device)
+    rows = images.reshape(count, height, width * 3).to(dtype)
+    return rows.sub_(mean).div_(std).reshape(count, height, width, 3).permute(0, 3, 1, 2)

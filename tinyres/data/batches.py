@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinyres.data.augment import crop_and_flip, normalize
+from tinyres.data.augment import Moves, move_on_device, move_on_host, normalize
 
 if TYPE_CHECKING:
     from tinyres.data.dataset import Split
@@ -41,18 +41,17 @@ class TrainingBatches:
             order = torch.randperm(len(self._split), generator=generator_for(self._seed, "order", epoch))
             self._order = (epoch, order)
         chosen = self._order[1][within * self._recipe.batch_size : (within + 1) * self._recipe.batch_size]
-        pixels = crop_and_flip(
-            self._pixels(chosen),
+        moves = Moves.draw(
+            len(chosen),
             padding=self._recipe.crop_padding,
             flip=self._recipe.flip,
             generator=generator_for(self._seed, "augment", step),
         )
+        if self._resident is None:
+            pixels = move_on_host(self._split.images, chosen.numpy(), moves)
+        else:
+            pixels = move_on_device(self._resident[chosen.to(self._device)], moves)
         return normalize(pixels, self._preprocess), self._labels[chosen.to(self._device)]
-
-    def _pixels(self, chosen: Tensor) -> Tensor:
-        if self._resident is not None:
-            return self._resident[chosen.to(self._device)]
-        return torch.from_numpy(self._split.images[chosen.numpy()])
 
 
 _STREAMS = {"order": 1, "augment": 2, "dropout": 3}
