@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-quick check clean
+.PHONY: demo test test-quick test-install check clean
 .DEFAULT_GOAL := demo
 
 # uv where it is present (faster), else venv + pip. Both compile bytecode, so that the first command starts fast.
@@ -29,6 +29,9 @@ test: $(READY)
 
 test-quick: $(READY)
 	@$(BIN)/python -m pytest -m "not slow"
+
+test-install: $(READY)
+	@$(BIN)/python tests/install.py
 
 # mypy cannot follow the folder mapping of the editable install, so it sees the tree as it installs, through links.
 check: $(READY)

@@ -1,6 +1,7 @@
 """The command line: each command parses, makes one call into the library, shows the result and returns the exit code.
 
-Heavy imports stand inside the commands: `--help` loads neither numpy nor a framework.
+Heavy imports stand inside the commands, behind their first line of output: `--help` loads neither numpy nor a
+framework, and a command says at once what it is about.
 """
 
 # No `from __future__ import annotations` here: Typer reads the annotations as objects.
@@ -103,31 +104,35 @@ def train(
     cache: Cache = None,
 ) -> int:
     """Train a model into runs/NAME; Ctrl-C stops cleanly, --resume goes on."""
-    from tinyres import launch
     from tinyres.recipes import find_recipe, override
     from tinyres.runs import find_run
     from tinyres.units import parse_duration
 
     seconds = parse_duration(max_time) if max_time is not None else None
-    if resume is not None:
-        started = launch.old_run(find_run(resume, runs), cache_dir=cache, progress=out)
+    chosen = override(find_recipe(recipe), assignments or [])
+    old = find_run(resume, runs) if resume is not None else None
+    out.log(f"run {old.name} goes on" if old else f"recipe {chosen.name}, data {data}")
+    from tinyres import launch
+
+    if old:
+        started = launch.old_run(old, cache_dir=cache, progress=out)
     else:
-        chosen = override(find_recipe(recipe), assignments or [])
         judged_on = launch.parse_split(split)
         started = launch.new_run(
             data, chosen, runs=runs, name=name, seed=seed, judged_on=judged_on, cache_dir=cache, progress=out
         )
-    return _train(out, started, max_seconds=seconds, resume=resume is not None)
+    return _train(out, started, max_seconds=seconds, resume=old is not None)
 
 
 def _train(out: Console, started: "Started", *, max_seconds: float | None = None, resume: bool = False) -> int:
     from tinyres.errors import EXIT_INTERRUPTED
     from tinyres.launch import describe
-    from tinyres.train import train as train_run
 
     run = started.run
     with out.copied_to(run.path / "train.log"):
         out.log(describe(started))
+        from tinyres.train import train as train_run
+
         result = train_run(run, started.config, started.dataset, max_seconds=max_seconds, resume=resume, progress=out)
     ending = (
         f"stopped ({result.stopped}); go on with: tinyres train --resume {run.name}" if result.stopped else "finished"
@@ -164,10 +169,12 @@ def eval_(
     out: Console, model: ModelArgument = None, data: OtherData = None, runs: Runs = RUNS, cache: Cache = None
 ) -> None:
     """Judge a checkpoint or artifact: top-1, top-5, loss, calibration, class by class, and a confusion picture."""
-    from tinyres.judge import describe, judge
     from tinyres.runs import find_model
 
-    judged = judge(_echo(out, find_model(model, runs)), data, cache_dir=cache, progress=out)
+    chosen = _echo(out, find_model(model, runs))
+    from tinyres.judge import describe, judge
+
+    judged = judge(chosen, data, cache_dir=cache, progress=out)
     out.result(judged, describe(judged))
 
 
@@ -187,14 +194,15 @@ def export(
     """Convert a checkpoint and prove that the artifact answers like it; exit code 3 if it does not."""
     from tinyres.errors import require_choice
     from tinyres.export.options import parse_batches
-    from tinyres.export.pipeline import export_onnx
-    from tinyres.judge import data_at_hand
     from tinyres.runs import find_model
 
     require_choice("format", format_, ["onnx"])
     require_choice("precision", precision, ["fp32"])
     batches = parse_batches(batch)
     chosen = _echo(out, find_model(model, runs))
+    from tinyres.export.pipeline import export_onnx
+    from tinyres.judge import data_at_hand
+
     exported = export_onnx(
         chosen.path,
         (folder or chosen.home / "export") / f"{precision}.onnx",
@@ -238,11 +246,12 @@ def diff(
     cache: Cache = None,
 ) -> None:
     """What changed between two models: flipped images with their margins, and accuracy with its paired interval."""
-    from tinyres.export.diff import compare, describe
-    from tinyres.judge import data_at_hand
     from tinyres.runs import find_model
 
-    first, second = find_model(a, runs), find_model(b, runs)
+    first, second = _echo(out, find_model(a, runs)), _echo(out, find_model(b, runs))
+    from tinyres.export.diff import compare, describe
+    from tinyres.judge import data_at_hand
+
     dataset = data_at_hand(first, data, cache_dir=cache, progress=out)
     found = compare(first.path, second.path, dataset, progress=out)
     out.result(found, describe(found))
@@ -306,16 +315,17 @@ def bench(
     cache: Cache = None,
 ) -> int:
     """Measure latency beside accuracy, every backend in turns; writes runs/NAME/bench."""
-    from tinyres.bench import schedule
-    from tinyres.bench.contenders import find_contenders
-    from tinyres.bench.report import terminal, write_reports
-    from tinyres.bench.run import run_bench
     from tinyres.export.options import parse_sizes
-    from tinyres.judge import data_of
     from tinyres.runs import find_model
 
     sizes = parse_sizes(batch)
     chosen = _echo(out, find_model(model, runs))
+    from tinyres.bench import schedule
+    from tinyres.bench.contenders import find_contenders
+    from tinyres.bench.report import terminal, write_reports
+    from tinyres.bench.run import run_bench
+    from tinyres.judge import data_of
+
     contenders = find_contenders(chosen, backends.split(",") if backends else None)
     results = run_bench(
         contenders,
@@ -408,9 +418,8 @@ def _history(run: Path) -> "list[Epoch]":
 
 
 def _echo(out: Console, model: "Model") -> "Model":
-    """Say which model was taken where none was named."""
-    if model.chosen:
-        out.log(f"the newest run: {model.name}")
+    """Say which model was taken: at once, before libraries are loaded that take seconds."""
+    out.log(f"the newest run: {model.name}" if model.chosen else f"model: {model.name} ({model.path.name})")
     return model
 
 

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from filelock import FileLock, Timeout
-
 from tinyres import records
 from tinyres.environment import Environment
 from tinyres.errors import CheckpointError, InputError, UsageError, suggest
@@ -145,6 +143,8 @@ class Run:
 
     def lock(self) -> AbstractContextManager[object]:
         """Hold the run; the lock dies with its process. Errors: UsageError if another process holds it."""
+        from filelock import FileLock, Timeout  # a third of the start-up of commands that never lock
+
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
             return lock.acquire()
