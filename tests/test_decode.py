@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -59,6 +60,15 @@ def test_shrinking_averages_instead_of_picking() -> None:
     checkered = np.indices((64, 64)).sum(axis=0) % 2 * 255
     pixels = pixels_from_image(Image.fromarray(checkered.astype(np.uint8)), EIGHT)
     assert np.abs(pixels.astype(int) - 127.5).max() < 4  # picking would give 0 or 255
+
+
+def test_resizing_agrees_with_torchs_antialiased_bicubic() -> None:
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize((120, 80))
+    ours = pixels_from_image(photo, Preprocess(image_size=32))
+    planes = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].double()
+    resized = torch.nn.functional.interpolate(planes, size=(32, 48), mode="bicubic", antialias=True)
+    theirs = resized[0].permute(1, 2, 0)[:, 8:40].clamp(0, 255).numpy()
+    assert np.abs(ours - theirs).max() < 2  # Pillow rounds between its two passes
 
 
 @given(

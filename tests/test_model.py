@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tinyres.model import build_model
+from tinyres.model import SkipConv, build_model
 from tinyres.spec import ModelSpec
 
 
@@ -77,3 +80,28 @@ def test_both_initialisations_follow_the_seed_and_differ() -> None:
     assert torch.equal(weights["torch", 0], weights["torch", 1])
     assert torch.equal(weights["kaiming", 0], weights["kaiming", 1])
     assert not torch.equal(weights["torch", 0], weights["kaiming", 0])
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_a_skip_gives_what_a_strided_convolution_gives(size: int) -> None:
+    torch.manual_seed(0)
+    skip, plain = SkipConv(5, 9, 2), nn.Conv2d(5, 9, 1, stride=2, bias=False)
+    plain.load_state_dict(skip.state_dict())
+    features = torch.randn(2, 5, size, size)
+    assert torch.allclose(skip(features), plain(features), atol=1e-6)
+
+
+def test_a_narrow_network_trains_on_large_pictures_without_a_crash() -> None:
+    # In a process of its own: what this guards against ends the process, or damages its memory unseen.
+    program = """
+import torch
+from tinyres.model import SkipConv, build_model
+from tinyres.spec import ModelSpec
+spec = ModelSpec(class_names=("a", "b"), class_ids=("1", "2"), blocks=(1, 1), widths=(8, 16))
+model = build_model(spec).to(memory_format=torch.channels_last)
+for _ in range(3):
+    images = torch.randn(16, 64, 64, 3).permute(0, 3, 1, 2)
+    model(images).sum().backward()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr

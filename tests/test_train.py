@@ -185,6 +185,22 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     assert all(torch.isfinite(value).all() for value in kept["model"].values())
 
 
+def test_a_disk_that_fills_up_keeps_the_checkpoint_before(picture_folder: Path, tmp_path: Path) -> None:
+    started = start(picture_folder, tmp_path, replace(DROPPING, epochs=1))
+    run_to_end(started)
+    kept = {path: path.read_bytes() for path in (started.run.best, started.run.last)}
+    program = (
+        "import resource, sys; from pathlib import Path; from tinyres.checkpoint import load_state, save_state\n"
+        "path = Path(sys.argv[1]); state = load_state(path)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"  # a write past this fails as on a full disk
+        "save_state(path, state)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, started.run.last], capture_output=True, text=True)
+    assert "StorageError: cannot write" in ended.stderr
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert [path.name for path in started.run.path.iterdir() if path.name.startswith(".last")] == []
+
+
 def test_a_run_in_use_is_refused(picture_folder: Path, tmp_path: Path) -> None:
     started = start(picture_folder, tmp_path)
     with started.run.lock(), pytest.raises(UsageError, match="in use by another process"):

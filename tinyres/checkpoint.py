@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tinyres import records
-from tinyres.errors import CheckpointError, missing_extra
+from tinyres.errors import CheckpointError, StorageError, missing_extra
 from tinyres.files import atomic_path, sha256_of
 from tinyres.header import KEY, CheckpointHeader, Origin
 from tinyres.model import ResNet
@@ -84,6 +84,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, tensors: Mapping[str, Tensor], header: str) -> None:
     try:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
     except ImportError as exc:
         raise missing_extra("writing a checkpoint", "safetensors", "train") from exc
@@ -91,7 +92,10 @@ def _write(path: Path, tensors: Mapping[str, Tensor], header: str) -> None:
     # Contiguous in logical order whatever the memory format, and apart from tensors that share storage.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={KEY: header})
+        try:
+            save_file(plain, temporary, metadata={KEY: header})
+        except SafetensorError as exc:  # what it makes of a full disk
+            raise StorageError(f"cannot write {path}: {exc}") from exc
 
 
 def _read(path: Path) -> tuple[str, dict[str, Tensor]]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, conv1x1
+from torch.nn import functional
+from torchvision.models.resnet import BasicBlock
 
 if TYPE_CHECKING:
     from tinyres.spec import ModelSpec
@@ -49,10 +50,28 @@ class ResNet(nn.Module):
         return logits
 
 
+class SkipConv(nn.Conv2d):
+    """The 1x1 convolution of a skip, which on a CPU picks every second pixel first and then goes over them densely.
+
+    The values are the same. oneDNN 3.12 writes past its memory in the backward pass of strided 1x1 convolutions with
+    few channels in channels-last order, at 64x64 and above (docs/decisions/0008-skips-on-a-cpu.md).
+    """
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__(channels, width, 1, stride=stride, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, width, ceil(H / stride), ceil(W / stride))."""
+        if features.device.type != "cpu":
+            return super().forward(features)
+        step = self.stride[0]
+        return functional.conv2d(features[:, :, ::step, ::step], self.weight)
+
+
 def _stage(channels: int, width: int, blocks: int, *, stride: int) -> nn.Sequential:
     downsample = None
     if stride != 1 or channels != width:
-        downsample = nn.Sequential(conv1x1(channels, width, stride), nn.BatchNorm2d(width))
+        downsample = nn.Sequential(SkipConv(channels, width, stride), nn.BatchNorm2d(width))
     first = BasicBlock(channels, width, stride, downsample)
     return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
 

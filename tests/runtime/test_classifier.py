@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 from tinyres.export.pipeline import Exported
 
-from tinyres import Classifier
+from tinyres import Classifier, open_runner
+from tinyres.data.dataset import open_dataset
+from tinyres.decode import pixels_from_file
 from tinyres.errors import ImageError, UsageError
 
 
@@ -98,3 +100,23 @@ def test_the_predict_command_does_not_import_torch(exported: Exported, picture: 
         check=True,
     )
     assert ended.stdout.splitlines()[-1] == "0 []", ended.stderr
+
+
+def test_a_photo_is_seen_by_training_and_by_serving_alike(exported: Exported, tmp_path: Path) -> None:
+    """Odd size, turned by EXIF, saved as JPEG: the cache and the Classifier must make the same pixels of it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a", "b"):
+        for number in range(2):
+            path = tmp_path / "photos" / name / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = np.random.default_rng(number).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+            Image.fromarray(picture).resize((83, 57)).save(path, exif=exif)
+    dataset = open_dataset(str(tmp_path / "photos"), image_size=16, cache_dir=tmp_path / "cache")
+    found = sorted(image.tobytes() for split in (dataset.train, dataset.val) for image in split.images)
+    with Classifier(exported.path) as classify, open_runner(exported.path) as runner:
+        photos = sorted((tmp_path / "photos").rglob("*.jpg"))
+        assert found == sorted(pixels_from_file(photo, classify.spec.preprocess).tobytes() for photo in photos)
+        pixels = np.stack([pixels_from_file(photo, classify.spec.preprocess) for photo in photos])
+        answered = [classify.spec.class_ids[index] for index in runner(pixels).argmax(axis=1)]
+        assert [prediction.best[0].id for prediction in classify(photos)] == answered
