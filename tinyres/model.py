@@ -15,6 +15,7 @@ from torchvision.models.resnet import BasicBlock
 if TYPE_CHECKING:
     from tinyres.spec import ModelSpec
 
+ONEDNN_BLOCK = 16
 Init = Literal["torch", "kaiming"]
 
 
@@ -51,10 +52,10 @@ class ResNet(nn.Module):
 
 
 class SkipConv(nn.Conv2d):
-    """The 1x1 convolution of a skip, which on a CPU picks every second pixel first and then goes over them densely.
+    """The 1x1 convolution of a skip; odd numbers of channels on a CPU pick every second pixel first, then go densely.
 
-    The values are the same. oneDNN 3.12 writes past its memory in the backward pass of strided 1x1 convolutions with
-    few channels in channels-last order, at 64x64 and above (docs/decisions/0008-skips-on-a-cpu.md).
+    The values are the same. oneDNN 3.12 writes past its memory in the backward pass of strided 1x1 convolutions whose
+    channels do not fill its blocks of 16, in channels-last order (docs/decisions/0008-skips-on-a-cpu.md).
     """
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
@@ -62,7 +63,7 @@ class SkipConv(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to (N, width, ceil(H / stride), ceil(W / stride))."""
-        if features.device.type != "cpu":
+        if features.device.type != "cpu" or self.in_channels % ONEDNN_BLOCK == 0:
             return super().forward(features)
         step = self.stride[0]
         return functional.conv2d(features[:, :, ::step, ::step], self.weight)
