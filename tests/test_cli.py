@@ -14,6 +14,8 @@ from tinyres.export.pipeline import Exported
 from typer.testing import CliRunner
 
 from tinyres.cli import app
+from tinyres.command import run_guarded
+from tinyres.console import Console
 
 TINY_SIZES = ["--set", "blocks=1,1", "--set", "widths=8,16", "--set", "image_size=16", "--set", "batch_size=16"]
 
@@ -142,6 +144,17 @@ def test_debug_shows_where_an_error_came_from(cli: CliRunner) -> None:
     assert code == 2
     assert "Traceback" in log
     assert "error: --data missing" in log
+
+
+def test_a_package_that_is_not_installed_is_named_with_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    assert run_guarded(Console(), work) == 4
+    said = capsys.readouterr().err
+    assert said == (
+        "error: this command needs the package torch, which is not installed\nhint: pip install 'tinyres[train]'\n"
+    )
 
 
 def test_a_full_or_closed_output_folder_is_one_line(cli: CliRunner, trained: TrainedRun, tmp_path: Path) -> None:

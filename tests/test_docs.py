@@ -66,3 +66,14 @@ def test_links_and_named_files_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_the_sabotage_table_is_that_of_the_tests() -> None:
+    from export.test_pipeline import SABOTAGE
+
+    page = (REPOSITORY / "docs" / "proof.md").read_text(encoding="utf-8")
+    rows = dict(
+        re.findall(r"^\| ([^|]+) \| (\w+) \|$", page.partition("## What it was tried against")[2], re.MULTILINE)
+    )
+    assert {name: level for name, (_, level) in SABOTAGE.items()}.items() <= rows.items()
+    assert set(rows) - set(SABOTAGE) == {"sabotage", "a provider that falls back", "no image at all"} - {"sabotage"}

@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from tinyres.console import Console
-from tinyres.errors import TinyresError
+from tinyres.errors import TinyresError, missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Function = TypeVar("Function", bound="Callable[..., int | None]")
 
+EXTRAS = {
+    "torch": "train",
+    "torchvision": "train",
+    "onnx": "train",
+    "safetensors": "train",
+    "matplotlib": "train",
+    "onnxruntime": "cpu",
+}
+"""The extra that brings a package which the base install leaves out."""
 _SHARED = {
     "json_output": (
         Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.", rich_help_panel="Output")],
@@ -64,10 +73,6 @@ def run_guarded(out: Console, work: Callable[[], int | None]) -> int:
     """Run `work`; return its exit code, or that of the error it ended with."""
     try:
         return work() or 0
-    except TinyresError as exc:
-        if out.debug:
-            traceback.print_exc()
-        return out.fail(exc)
     except KeyboardInterrupt:
         return out.interrupted()
     except BrokenPipeError:
@@ -77,6 +82,13 @@ def run_guarded(out: Console, work: Callable[[], int | None]) -> int:
     except Exception as exc:  # noqa: BLE001 - the last line of defence: a defect of ours is one line too
         if out.debug:
             traceback.print_exc()
-        return out.fail(
-            TinyresError(f"{type(exc).__name__}: {exc}", hint="this is a defect of tinyres; --debug shows where")
-        )
+        return out.fail(_as_ours(exc))
+
+
+def _as_ours(error: Exception) -> TinyresError:
+    if isinstance(error, TinyresError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return missing_extra("this command", error.name, EXTRAS[error.name])
+    text = f"{type(error).__name__}: {error}"
+    return TinyresError(text, hint="this is a defect of tinyres; --debug shows where")
