@@ -36,7 +36,7 @@ def test_the_tree_at_the_top_of_the_module_lists_every_error() -> None:
 def test_suggest_names_the_close_match_and_all_that_is_valid() -> None:
     assert suggest("sede", ["seed", "demo"]) == "did you mean 'seed'? valid: seed, demo"
     assert suggest("xyz", ["seed", "demo"]) == "valid: seed, demo"
-    assert suggest("xyz", []) == "there is none"
+    assert suggest("xyz", []) == "there is none yet"
 
 
 def test_require_choice_refuses_what_is_not_valid() -> None:

@@ -89,7 +89,7 @@ def suggest(name: str, valid: Iterable[str]) -> str:
     """The hint for a mistyped `name`: the close match where there is one, and all that is valid."""
     valid = list(valid)
     close = get_close_matches(name, valid, n=1)
-    listed = "valid: " + ", ".join(valid) if valid else "there is none"
+    listed = "valid: " + ", ".join(valid) if valid else "there is none yet"
     return f"did you mean {close[0]!r}? {listed}" if close else listed
 
 
