@@ -229,6 +229,7 @@ def verify(
     backend: Annotated[str | None, typer.Option(help="Else the usual one for the file.")] = None,
 ) -> None:
     """Prove an artifact again on this machine, from its golden vectors, without PyTorch; exit code 3 if it fails."""
+    out.log(f"verifying {artifact}")
     from tinyres.export.verify import verify as verify_artifact
 
     verified = verify_artifact(artifact, backend=backend, progress=out)
@@ -262,6 +263,7 @@ def info(
     out: Console, path: Annotated[Path, typer.Argument(help="A run, cache, checkpoint, artifact or record.")]
 ) -> None:
     """Say what a file or folder is."""
+    out.log(f"reading {path}")
     from tinyres.describe import describe
 
     found = describe(path)
@@ -289,12 +291,13 @@ def predict(
 ) -> None:
     """Classify pictures with the newest run's artifact, without PyTorch."""
     from tinyres.runs import find_artifact
-    from tinyres.runtime import Classifier
 
     path = find_artifact(model, runs)
+    out.log(f"model: {path}")
+    from tinyres.runtime import Classifier
+
     with Classifier(path, top=top) as classifier:
         predictions = classifier(images)
-    out.log(f"model: {path}")
     lines = []
     for image, prediction in zip(images, predictions, strict=True):
         lines.append(str(image))
