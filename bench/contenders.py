@@ -50,7 +50,7 @@ def find_contenders(model: Model, backends: Sequence[str] | None) -> list[Conten
         if backends and name not in backends:
             continue
         matching = [path for path in files if path.suffix == info.suffix and path.is_file()]
-        found += [_contender(name, path) for path in matching]
+        found += [_contender(name, path, model) for path in matching]
         if not matching:
             absent = f"nothing exported for it (no {info.suffix} file)"
             found.append(Contender(name, Path(f"none{info.suffix}"), "", "", absent))
@@ -58,13 +58,15 @@ def find_contenders(model: Model, backends: Sequence[str] | None) -> list[Conten
     return sorted(found, key=lambda contender: contender.proof != "reference")
 
 
-def _contender(name: str, path: Path) -> Contender:
+def _contender(name: str, path: Path, model: Model) -> Contender:
     missing = why_unavailable(name)
     absent = f"{missing} ({missing.hint})" if missing is not None else ""
     if path.suffix == ".safetensors":
         return Contender(name, path, sha256_of(path), "reference", absent)
     try:
-        grade = read_certificate(path).grade
+        certificate = read_certificate(path)
     except (ArtifactError, ProofError) as exc:
         return Contender(name, path, sha256_of(path), "", f"not proven: {exc}")
-    return Contender(name, path, sha256_of(path), grade, absent)
+    if model.run is not None and certificate.checkpoint_sha256 != sha256_of(model.run.best):
+        absent = f"exported from an earlier checkpoint (tinyres export {model.name})"
+    return Contender(name, path, sha256_of(path), certificate.grade, absent)

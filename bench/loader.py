@@ -6,6 +6,7 @@ in turns A B B A. The pictures are some classes of a Tiny ImageNet zip, laid out
 
 from __future__ import annotations
 
+import statistics
 import sys
 import tempfile
 import time
@@ -55,7 +56,7 @@ def main() -> None:
                 raise RuntimeError(f"{name} did not give every picture once")
             seconds[name].append(time.perf_counter() - started)
     rates = {name: [round(pictures / value) for value in values] for name, values in seconds.items()}
-    middle = {name: sorted(values)[len(values) // 2] for name, values in seconds.items()}
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
     result = {
         "command": "python -m tinyres.bench.loader tiny-imagenet-200.zip",
         "pictures": pictures,

@@ -64,7 +64,10 @@ class WorkerProcess:
             line = ""
         if not line:
             raise ContenderFailed(f"the process ended with code {self._process.wait()}{self._last_words()}")
-        reply: dict[str, Any] = json.loads(line)
+        try:
+            reply: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise ContenderFailed(f"it ended inside an answer{self._last_words()}") from None
         if "error" in reply:
             raise ContenderFailed(reply["error"])
         answer: dict[str, Any] = reply["ok"]

@@ -55,7 +55,7 @@ HEADINGS = ("contender", "p50", "p95", "images/s", "vs PyTorch", "top-1", "proof
 
 def table(results: Results, batch: int, *, intervals: bool) -> list[tuple[str, ...]]:
     """Headings and one line of cells for every contender that was measured at `batch`."""
-    baseline = next((_at(row, batch) for row in results.rows if row.proof == "reference"), None)
+    baseline = next((_at(row, batch) for row in results.rows if row.proof == "reference" and row.status == "ok"), None)
     rows: list[tuple[str, ...]] = [HEADINGS]
     for row in results.rows:
         measured = _at(row, batch)

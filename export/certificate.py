@@ -40,7 +40,8 @@ class Level:
         cls, name: str, passed: bool | None, measured: dict[str, float], limits: dict[str, float], detail: str
     ) -> Level:
         """A level with its numbers, whatever they are."""
-        return cls(name, passed, _finite(measured), _finite(limits), detail)
+        # numpy's own True and False are neither: `passed is False` must mean what it says.
+        return cls(name, None if passed is None else bool(passed), _finite(measured), _finite(limits), detail)
 
     @classmethod
     def failed(cls, name: str, detail: str) -> Level:
@@ -61,8 +62,8 @@ class Flip:
     label: int | None
     checkpoint: int
     artifact: int
-    margin: float
-    """The checkpoint's logit of its own choice over that of the artifact's."""
+    margin: float | None
+    """The checkpoint's logit of its own choice over that of the artifact's; None if it is not finite."""
     tie: bool
     """The margin is within rounding."""
 
@@ -135,9 +136,16 @@ def certificate_path(artifact: Path) -> Path:
 def read_certificate(artifact: Path) -> Certificate:
     """The certificate of an artifact. Errors: ArtifactError if there is none, ProofError if it proves another file."""
     path = certificate_path(artifact)
+    if not artifact.is_file():
+        raise ArtifactError(f"there is no artifact {artifact}")
     if not path.is_file():
         raise ArtifactError(f"{artifact.name} has no certificate", hint=f"expected {path}; tinyres export makes both")
     certificate = records.load(Certificate, path, error=ArtifactError)
+    least, usual, most = certificate.batches
+    if certificate.schema > SCHEMA:
+        raise ArtifactError(f"{path.name} was written by a newer tinyres ({certificate.tinyres})")
+    if not 1 <= least <= usual <= most or certificate.grade != grade_of(certificate.levels):
+        raise ArtifactError(f"{path.name} contradicts itself", hint="export again")
     if certificate.artifact_sha256 != sha256_of(artifact):
         raise ProofError(f"the certificate {path.name} belongs to another file: the hashes differ", hint="export again")
     if certificate.grade == "rejected" or certificate.failed:

@@ -112,8 +112,8 @@ def describe(found: Difference) -> str:
         f"same class for {found.agreement:.2%}; {len(found.flips)} flipped",
     ]
     lines += [
-        f"  image {flip.image}: class {flip.checkpoint} -> {flip.artifact}, margin {flip.margin:.3g}"
-        for flip in sorted(found.flips, key=lambda flip: -flip.margin)[:SHOWN]
+        f"  image {flip.image}: class {flip.checkpoint} -> {flip.artifact}, margin {flip.margin or 0:.3g}"
+        for flip in sorted(found.flips, key=lambda flip: -(flip.margin or 0))[:SHOWN]
     ]
     if found.accuracy_a is None or found.accuracy_b is None or found.change is None:
         return "\n".join([*lines, "accuracy not compared: no data with labels"])

@@ -15,6 +15,8 @@ from tinyres.export.certificate import ProofImages
 from tinyres.export.golden import GoldenVectors, draw_pictures
 from tinyres.export.parity import REFERENCE_IMAGES, Evidence
 
+import tinyres
+from tinyres import environment
 from tinyres.data import shapes
 from tinyres.evaluate import compute_logits, reference_logits
 from tinyres.files import atomic_path
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from tinyres.checkpoint import Checkpoint
     from tinyres.data.dataset import Dataset
     from tinyres.progress import Progress
+
+
+SCHEMA = 1
+"""Of what is kept; another way to compute references must not find the old ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +104,15 @@ class _References:
         shape = (len(images), self._checkpoint.spec.classes)
         if not len(images):
             return np.empty(shape)
-        parts = (self._checkpoint.sha256, _digest(images), kind, torch.__version__)
-        path = self._cache / f"{hashlib.sha256(''.join(parts).encode()).hexdigest()[:32]}.npy"
+        # All that could change the answer: float32 also depends on the processor's kernels.
+        versions = (SCHEMA, tinyres.__version__, torch.__version__, torch.get_num_threads(), environment.capture().cpu)
+        parts = "|".join(map(str, (self._checkpoint.sha256, _digest(images), kind, *versions)))
+        path = self._cache / f"{hashlib.sha256(parts.encode()).hexdigest()[:32]}.npy"
         try:
             kept: NDArray[np.floating] = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError):  # absent, or damaged: computed anew
             kept = np.empty(0)
-        if kept.shape == shape:
+        if kept.shape == shape and np.isfinite(kept).all():
             return kept
         with self._progress.task(f"{kind} reference", len(images), "images") as task:
             computed = compute(self._model, images, self._checkpoint.spec.preprocess, task=task)

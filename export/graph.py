@@ -2,7 +2,7 @@
 
 The graph is stated here a second time, from the weights alone, instead of being traced: it comes out the same bytes
 every time, in a second, without stack traces, shape arithmetic or a batch frozen by an example. That the statement is
-right is what the proof is for (docs/decisions/0002-graph-from-the-spec.md). Only fp32 is written here.
+right is what the proof is for (docs/decisions/0001-graph-from-the-spec.md). Only fp32 is written here.
 """
 
 from __future__ import annotations

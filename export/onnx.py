@@ -11,7 +11,7 @@ from tinyres.export.graph import IR_VERSION, OPSET, Input, build_graph
 import tinyres
 from tinyres import records
 from tinyres.errors import ProofError
-from tinyres.runtime.metadata import KEY, SCHEMA, ArtifactMetadata
+from tinyres.runtime.metadata import KEY, SCHEMA, ArtifactMetadata, read_metadata
 
 if TYPE_CHECKING:
     from tinyres.checkpoint import Checkpoint
@@ -44,8 +44,11 @@ def onnx_from_checkpoint(checkpoint: Checkpoint, *, input_kind: Input = "image")
     return content
 
 
-def check_file(content: bytes) -> None:
-    """Hold the bytes to the promises of an artifact. Errors: ProofError that names the broken one."""
+def check_file(content: bytes) -> ArtifactMetadata:
+    """Hold the bytes to the promises of an artifact, and return what it says of itself.
+
+    Errors: ProofError that names the broken promise; ArtifactError for metadata that are none.
+    """
     model = onnx.load_model_from_string(content)
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -65,3 +68,4 @@ def check_file(content: bytes) -> None:
             raise ProofError(f"the weight {tensor.name} lies outside the file")
         if not np.isfinite(onnx.numpy_helper.to_array(tensor)).all():
             raise ProofError(f"the weight {tensor.name} is not finite")
+    return read_metadata({entry.key: entry.value for entry in model.metadata_props}, place="the file")

@@ -29,7 +29,7 @@ TIE_FLOORS = 4
 two float32 programs may both be off by one on both logits."""
 GOLDEN_SIGNAL = 0.05
 """The golden pictures must carry this share of the real images' signal, or they could not show an error."""
-EPSILON = np.finfo(np.float32).eps
+EPSILON = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,8 @@ def find_flips(evidence: Evidence, answers: NDArray[np.float32]) -> list[Flip]:
         margin = float(row[ours[index]] - row[theirs[index]])
         label = None if evidence.labels is None else int(evidence.labels[index])
         tie = margin <= evidence.tie_margin
-        flips.append(Flip(int(index), label, int(ours[index]), int(theirs[index]), margin, tie))
+        shown = margin if np.isfinite(margin) else None
+        flips.append(Flip(int(index), label, int(ours[index]), int(theirs[index]), shown, tie))
     return flips
 
 
@@ -184,7 +185,9 @@ def consistency(
                 return Level.failed("consistency", f"no complete set of finite answers at batch {batch}")
             row_errors = np.sqrt(np.mean(np.square(got - answers[rows], dtype=np.float64), axis=1))
             error = share(float(row_errors.max()), evidence.signal)
-            if not error <= worst:
+            if not np.isfinite(error):
+                return Level.failed("consistency", f"no finite answers to compare at batch {batch}")
+            if error > worst:
                 worst, worst_batch = error, batch
     sizes = ", ".join(str(batch) for batch in batches)
     detail = f"batches {sizes}: rows differ by at most {worst:.1e} of the signal"

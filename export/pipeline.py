@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tinyres.export import artifact, golden
 from tinyres.export.certificate import SCHEMA, Certificate, Level, certificate_path, grade_of
 from tinyres.export.evidence import Gathered, gather_evidence
@@ -20,7 +21,14 @@ import tinyres
 from tinyres import environment, records
 from tinyres.checkpoint import load_weights
 from tinyres.data.dataset import cache_root
-from tinyres.errors import BackendUnavailable, CheckpointError, ProofError, UsageError
+from tinyres.errors import (
+    ArtifactError,
+    BackendUnavailable,
+    CheckpointError,
+    ProofError,
+    TinyresError,
+    UsageError,
+)
 from tinyres.files import sha256_of, write_bytes
 from tinyres.judge import require_same_classes
 from tinyres.launch import run_data
@@ -73,10 +81,11 @@ def export_onnx(
         require_same_classes(dataset, checkpoint.spec)
     limits = FP32
     count = limits.images if proof_images is None else proof_images
-    if count < 1:
-        raise UsageError(f"--proof-images {count}: valid: 1 or more")
+    if count < 2:
+        raise UsageError(f"--proof-images {count}: valid: 2 or more, since one image shows no signal")
     with artifact.staging(target) as candidate:
         progress.log(f"converting {source.name} of run {checkpoint.origin.run} to {target.name}")
+        checkpoint.model()  # refuses weights that do not fit their spec
         write_bytes(candidate, onnx_from_checkpoint(checkpoint))
         cache = cache_root(cache_dir) / "reference"
         gathered = gather_evidence(checkpoint, dataset, count=count, cache=cache, progress=progress)
@@ -105,7 +114,7 @@ def prove(
     progress: Progress,
 ) -> Certificate:
     """Hold the file to its promises, judge every level, and write the golden vectors beside it."""
-    levels: tuple[Level, ...] = (_file_level(candidate),)
+    levels: tuple[Level, ...] = (_file_level(candidate, checkpoint),)
     judged = Judged((), (), "", "", None, gathered.golden.artifact[:0])
     if levels[0].passed:
         judged = judge_artifact(
@@ -118,7 +127,7 @@ def prove(
             progress=progress,
         )
     golden_sha256 = ""
-    if len(judged.golden_answers):
+    if len(judged.golden_answers) and np.isfinite(judged.golden_answers).all():
         golden.write_golden(candidate, gathered.golden.answered(judged.golden_answers), checkpoint.spec)
         golden_sha256 = golden.fingerprint(candidate)
     levels = (*levels, *judged.levels)
@@ -148,12 +157,14 @@ def prove(
     )
 
 
-def _file_level(candidate: Path) -> Level:
-    """What the file itself promises: valid, self-contained, clean, and any batch."""
+def _file_level(candidate: Path, checkpoint: Checkpoint) -> Level:
+    """What the file itself promises: valid, self-contained, clean, any batch, and the checkpoint's classes."""
     try:
-        check_file(candidate.read_bytes())
-    except ProofError as exc:
+        metadata = check_file(candidate.read_bytes())
+    except (ProofError, ArtifactError) as exc:
         return Level.failed("file", str(exc))
+    if metadata.spec != checkpoint.spec or metadata.checkpoint_sha256 != checkpoint.sha256:
+        return Level.failed("file", "its metadata (classes, preprocessing, hash) are not the checkpoint's")
     return Level.judged("file", True, {}, {}, "valid, self-contained, any batch, nothing but the network")
 
 
@@ -177,14 +188,27 @@ sys.exit(prove_again(HERE / {name!r}, HERE / {relative!r}))
 
 
 def prove_again(candidate: Path, source: Path) -> int:
-    """Judge a rejected file once more and print its levels; the exit code is 3 if it fails, else 0."""
-    checkpoint = load_weights(source)
-    home = source.resolve().parent / "config.json"
-    dataset = run_data(records.load(RunConfig, home), progress=Silent()) if home.is_file() else None
-    gathered = gather_evidence(
-        checkpoint, dataset, count=FP32.images, cache=cache_root() / "reference", progress=Silent()
-    )
-    certificate = prove(candidate, checkpoint, gathered, limits=FP32, batches=DEFAULT_BATCHES, progress=Silent())
+    """Judge a rejected file once more, as its report says it was judged, and print its levels.
+
+    Returns the exit code: that of ProofError if a level fails, of another error of ours if one ends it, else 0.
+    """
+    try:
+        report = records.load(Certificate, certificate_path(candidate), error=ArtifactError)
+        checkpoint = load_weights(source)
+        home = source.resolve().parent / "config.json"
+        dataset = None
+        if report.images.data_kind != "generated" and home.is_file():
+            dataset = run_data(records.load(RunConfig, home), progress=Silent())
+        count, cache = report.images.count, cache_root() / "reference"
+        gathered = gather_evidence(checkpoint, dataset, count=count, cache=cache, progress=Silent())
+        if gathered.images.sha256 != report.images.sha256:
+            print("note: the images of the failed proof are not at hand; judging on others")
+        limits, batches = report.limits, report.batches
+        certificate = prove(candidate, checkpoint, gathered, limits=limits, batches=batches, progress=Silent())
+    except TinyresError as exc:
+        print(f"error: {exc}")
+        return exc.exit_code
+    words = {True: "passed", False: "FAILED", None: "not judged"}
     for level in certificate.levels:
-        print(f"{level.name}: {'passed' if level.passed else 'FAILED'}: {level.detail}")
+        print(f"{level.name}: {words[level.passed]}: {level.detail}")
     return ProofError.exit_code if certificate.grade == "rejected" else 0

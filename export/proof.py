@@ -69,24 +69,24 @@ def judge_artifact(
     with runner:
         flips: tuple[Flip, ...] = ()
         golden_answers = nothing
+        levels: list[Level] = []
         try:
             answers = answer_all(runner, evidence.images, batches[1], progress)
             golden_answers = answer_all(runner, golden.pixels, batches[1], progress)
-        except BackendUnavailable as exc:
-            levels = [Level.failed("numeric", str(exc))]
-        else:
-            levels = [
-                parity.numeric(evidence, answers, limits),
-                parity.decision(evidence, answers, limits),
-                parity.accuracy(evidence, answers, limits),
-                _consistency(evidence, runner, answers, batches, limits),
-                entry(runner, golden, golden_evidence, golden_answers, evidence.signal),
-            ]
+            levels.append(parity.numeric(evidence, answers, limits))
+            levels.append(parity.decision(evidence, answers, limits))
+            levels.append(parity.accuracy(evidence, answers, limits))
+            levels.append(_consistency(evidence, runner, answers, batches, limits))
+            levels.append(entry(runner, golden, golden_evidence, golden_answers, evidence.signal))
             if answers.shape == evidence.checkpoint.shape:
                 flips = tuple(parity.find_flips(evidence, answers))
-        # A Runner reads back from its library where it runs, and refuses to open on a fallback.
-        opened = f"{runner.name} on {runner.device}, {runner.precision}"
-        levels.append(Level.judged("backend", True, {}, {}, opened))
+            # A Runner reads back from its library where it runs, and refuses to open on a fallback.
+            opened = f"{runner.name} on {runner.device}, {runner.precision}"
+            levels.append(Level.judged("backend", True, {}, {}, opened))
+        except BackendUnavailable as exc:
+            levels.append(Level.failed("backend", str(exc)))
+        except TinyresError as exc:
+            levels.append(Level.failed("file", str(exc)))
         return Judged(tuple(levels), flips, runner.name, runner.device, runner.precision, golden_answers)
 
 
@@ -124,7 +124,7 @@ def entry(
         paths = [Path(folder) / f"{number}.png" for number in range(len(golden.pngs))]
         for path, png in zip(paths, golden.pngs, strict=True):
             path.write_bytes(png)
-        labels = [prediction.best[0].id for prediction in Classifier(runner, top=1)(paths)]
+        labels = [prediction.best[0].id for prediction in Classifier(runner, top=1, batch=1)(paths)]
     flips = {flip.image: flip for flip in parity.find_flips(evidence, answers)}
     wanted = [runner.spec.class_ids[index] for index in evidence.checkpoint.argmax(axis=1)]
     wrong = [n for n, label in enumerate(labels) if label != wanted[n] and not (n in flips and flips[n].tie)]
@@ -145,7 +145,4 @@ def _consistency(
         return Level.failed("consistency", "no image to try")
     least, usual, most = batches
     between = (usual + most) // 2 - 1 if most - usual > 2 else usual
-    try:
-        return parity.consistency(evidence, runner, answers, tuple(sorted({least, usual, between, most})), limits)
-    except BackendUnavailable as exc:
-        return Level.failed("consistency", str(exc))
+    return parity.consistency(evidence, runner, answers, tuple(sorted({least, usual, between, most})), limits)

@@ -29,6 +29,11 @@ def test_accuracy_refuses_nothing_and_unequal_counts(labels: list[int]) -> None:
         accuracy_of(np.zeros((len(labels) // 2, 2)), np.array(labels, dtype=np.int64))
 
 
+def test_accuracy_refuses_answers_that_are_no_numbers() -> None:
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        accuracy_of(np.full((2, 3), np.nan), np.array([0, 0]))
+
+
 def test_wilson_interval_equals_published_values() -> None:
     # 0.8 of 10 and 0 of 20, as tabled for Wilson's score interval without continuity correction.
     assert wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)

@@ -17,8 +17,8 @@ from tiny import TINY, TrainedRun
 
 from tinyres import launch
 from tinyres import train as train_module
-from tinyres.checkpoint import load_state, load_weights, same_weights
-from tinyres.errors import CheckpointError, TrainingError, UsageError
+from tinyres.checkpoint import load_state, load_weights, same_weights, save_state
+from tinyres.errors import CheckpointError, DataError, TrainingError, UsageError
 from tinyres.launch import Started
 from tinyres.pace import Pace
 from tinyres.progress import Silent
@@ -183,6 +183,64 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     kept = load_state(started.run.last)
     assert kept["step"] == 4
     assert all(torch.isfinite(value).all() for value in kept["model"].values())
+
+
+def test_an_update_that_breaks_the_weights_never_becomes_the_best(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = start(picture_folder, tmp_path)
+    real = torch.optim.SGD.step
+    calls: list[int] = []
+
+    def step(self: torch.optim.SGD) -> None:
+        real(self)
+        calls.append(1)
+        if len(calls) == 8:  # the last step of the second epoch: its loss is still finite
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].fill_(float("nan"))
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    with pytest.raises(TrainingError, match="a weight became NaN or infinite at step 8"):
+        run_to_end(started)
+    assert started.run.state().state == "failed"
+    for path in (started.run.best, started.run.last):
+        assert all(value.isfinite().all() for value in load_any(path))
+    assert [epoch.epoch for epoch in started.run.history()] == [1]
+
+
+def load_any(path: Path) -> list[torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return [value for value in load_file(path).values() if value.is_floating_point()]
+
+
+def test_stopping_inside_a_later_epoch_leaves_the_best_of_whole_epochs(picture_folder: Path, tmp_path: Path) -> None:
+    started = start(picture_folder, tmp_path)
+    recipe = started.config.recipe
+    assert recipe is not None
+    trainer = Trainer(started.run, started.config, recipe, started.dataset, Pace(None), Silent())
+    trainer.fit(StopAfter(4))
+    before = started.run.best.read_bytes()
+    again = Trainer(started.run, started.config, recipe, started.dataset, Pace(None), Silent())
+    again.restore()
+    again.fit(StopAfter(2))
+    assert started.run.best.read_bytes() == before
+    assert load_state(started.run.last)["step"] == 6
+    assert [epoch.complete for epoch in started.run.history()] == [True]
+
+
+def test_resume_refuses_a_state_that_is_none(picture_folder: Path, tmp_path: Path) -> None:
+    started = start(picture_folder, tmp_path)
+    save_state(started.run.last, {"step": 3})
+    with pytest.raises(CheckpointError, match="is no training state of this run"):
+        run_to_end(started, resume=True)
+
+
+def test_data_that_changed_is_not_judged_on_unasked(own_pictures: Path, tmp_path: Path) -> None:
+    started = start(own_pictures, tmp_path)
+    (own_pictures / "val" / "ring" / "1.png").unlink()
+    with pytest.raises(DataError, match="has changed since it was trained"):
+        launch.run_data(started.config, progress=Silent())
 
 
 def test_a_disk_that_fills_up_keeps_the_checkpoint_before(picture_folder: Path, tmp_path: Path) -> None:

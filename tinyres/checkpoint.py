@@ -6,6 +6,8 @@ header (safetensors writes several metadata entries in random order; one keeps e
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,8 @@ from torch import Tensor
 
 from tinyres import records
 from tinyres.errors import CheckpointError, StorageError, missing_extra
-from tinyres.files import atomic_path, sha256_of
-from tinyres.header import KEY, CheckpointHeader, Origin
+from tinyres.files import atomic_path
+from tinyres.header import KEY, CheckpointHeader, Origin, read_header
 from tinyres.model import ResNet
 
 if TYPE_CHECKING:
@@ -58,9 +60,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], spec: ModelSpec, ori
 
 def load_weights(path: Path) -> Checkpoint:
     """Read weights and spec. Errors: CheckpointError if it is not a checkpoint of ours."""
-    text, tensors = _read(path)
+    text, tensors, sha256 = _read(path)
     header = records.from_json(CheckpointHeader, text, source=f"the header of {path}", error=CheckpointError)
-    return Checkpoint(spec=header.spec, origin=header.origin, tensors=tensors, sha256=sha256_of(path))
+    return Checkpoint(spec=header.spec, origin=header.origin, tensors=tensors, sha256=sha256)
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -72,7 +74,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote. Errors: CheckpointError."""
-    text, tensors = _read(path)
+    text, tensors, _ = _read(path)
     try:
         tree = _with_tensors(json.loads(text), tensors)
     except (ValueError, KeyError) as exc:
@@ -98,27 +100,26 @@ def _write(path: Path, tensors: Mapping[str, Tensor], header: str) -> None:
             raise StorageError(f"cannot write {path}: {exc}") from exc
 
 
-def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
+def _read(path: Path) -> tuple[str, dict[str, Tensor], str]:
+    """Header text, tensors and SHA-256, all of the same bytes: a training may replace the file meanwhile."""
     try:
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
+        from safetensors.torch import load
     except ImportError as exc:
         raise missing_extra("reading a checkpoint", "safetensors", "train") from exc
 
+    hint = "for the seed's .pth use `tinyres import FILE.pth`"
     try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(KEY)
-            if header is None:
-                raise CheckpointError(
-                    f"{path} is a safetensors file without a tinyres header",
-                    hint="for the seed's .pth use `tinyres import FILE.pth`",
-                )
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        content = path.read_bytes()
+        tensors = load(content)
     except FileNotFoundError as exc:
         raise CheckpointError(f"there is no file {path}") from exc
-    except (SafetensorError, OSError) as exc:
-        raise CheckpointError(
-            f"{path} is not a checkpoint: {exc}", hint="for the seed's .pth use `tinyres import FILE.pth`"
-        ) from exc
+    except (SafetensorError, OSError, ValueError, KeyError) as exc:
+        raise CheckpointError(f"{path} is not a checkpoint: {exc}", hint=hint) from exc
+    found = read_header(io.BytesIO(content))
+    if found is None:
+        raise CheckpointError(f"{path} is a safetensors file without a tinyres header", hint=hint)
+    return found[0], tensors, hashlib.sha256(content).hexdigest()
 
 
 def _without_tensors(node: Any, place: str, tensors: dict[str, Tensor]) -> Any:

@@ -427,8 +427,10 @@ def _echo(out: Console, model: "Model") -> "Model":
 
 
 def _command_line() -> str:
-    """The command as typed, without the paths of this machine."""
-    return " ".join(["tinyres", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])])
+    """The command as typed, without the folders of this machine."""
+    import re
+
+    return " ".join(["tinyres", *(re.sub(r"(^|=)[/~]\S*/", r"\1", word) for word in sys.argv[1:])])
 
 
 def main() -> None:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinyres import records
 from tinyres.data.cache import Manifest
 from tinyres.errors import ArtifactError, CheckpointError, InputError
+from tinyres.header import CheckpointHeader, read_header
 from tinyres.runs import Run
 from tinyres.units import size
 
 if TYPE_CHECKING:
     from tinyres.spec import ModelSpec
-
-MAX_HEADER_BYTES = 64 * 2**20
-"""safetensors' own bound is 100 MB; ours are a few KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +66,15 @@ def _folder(path: Path) -> Description:
 
 
 def _checkpoint(path: Path) -> Description:
-    """From the header alone: a safetensors file begins with its length and JSON."""
-    header: Any = None
+    """From the header alone."""
     with path.open("rb") as file:
-        start = file.read(8)
-        if len(start) == 8 and (length := struct.unpack("<Q", start)[0]) <= MAX_HEADER_BYTES:
-            try:
-                header = json.loads(file.read(length))
-            except ValueError:
-                header = None
-    text = header.get("__metadata__", {}).get("tinyres") if isinstance(header, dict) else None
-    if not isinstance(header, dict) or not isinstance(text, str):
+        found = read_header(file)
+    if found is None:
         raise CheckpointError(f"{path} is not a checkpoint of ours")
-    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    text, tensors = found
     facts = {"file": size(path.stat().st_size), "tensors": str(len(tensors))}
     if text.startswith('{"$dict"'):
         return Description("training state, to resume from", facts)
-    from tinyres.header import CheckpointHeader
-
     known = records.from_json(CheckpointHeader, text, source=f"the header of {path}", error=CheckpointError)
     origin = known.origin
     facts |= {"run": origin.run, "recipe": origin.recipe, "trained on": origin.data_kind, "epoch": str(origin.epoch)}

@@ -39,7 +39,7 @@ class Evaluation:
 def evaluate(
     model: ResNet, split: Split, preprocess: Preprocess, *, batch: int = 100, task: Task | None = None
 ) -> Evaluation:
-    """Judge `model` in evaluation mode on its own device, in float32."""
+    """Judge `model` in evaluation mode on its own device, in float32. Errors: ValueError if an answer is not finite."""
     logits = compute_logits(model, split.images, preprocess, batch=batch, task=task)
     loss = functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(np.asarray(split.labels)))
     return Evaluation(loss=loss.item(), accuracy=accuracy_of(logits, split.labels), logits=logits)

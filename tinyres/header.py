@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from tinyres.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 KEY = "tinyres"
 """Of the one metadata entry in the file."""
@@ -33,3 +39,24 @@ class CheckpointHeader:
 
     spec: ModelSpec
     origin: Origin
+
+
+MAX_BYTES = 64 * 2**20
+"""A longer header is none of ours; safetensors' own bound is 100 MB."""
+
+
+def read_header(file: BinaryIO) -> tuple[str, list[str]] | None:
+    """Our text in a safetensors file's header, and the names of its tensors; None if it is no such file.
+
+    The format: the header's length in eight bytes, little-endian, then the header as JSON, then the tensors.
+    """
+    start = file.read(8)
+    if len(start) < 8 or struct.unpack("<Q", start)[0] > MAX_BYTES:
+        return None
+    try:
+        header: Any = json.loads(file.read(struct.unpack("<Q", start)[0]))
+    except ValueError:
+        return None
+    metadata = header.pop("__metadata__", None) if isinstance(header, dict) else None
+    text = metadata.get(KEY) if isinstance(metadata, dict) else None
+    return (text, list(header)) if isinstance(text, str) else None

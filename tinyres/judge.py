@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyres.data.dataset import Dataset, cache_root, open_dataset
 from tinyres.data.download import is_downloaded
-from tinyres.errors import DataError, UsageError
+from tinyres.errors import DataError, InputError, UsageError
 from tinyres.launch import run_data
 from tinyres.metrics import Accuracy, accuracy_of, calibration_error, confusion_of, cross_entropy
 from tinyres.plot import draw_confusion
@@ -71,6 +71,8 @@ def judge(model: Model, data: str | None, *, cache_dir: Path | None, progress: P
                 parts.append(runner(np.asarray(dataset.val.images[start : start + BATCH])))
                 task.advance(len(parts[-1]))
         logits, labels, spec = np.concatenate(parts), np.asarray(dataset.val.labels), runner.spec
+    if not np.isfinite(logits).all():
+        raise InputError(f"{model.name} answers with NaN or infinity: its weights are not usable")
     confusion = confusion_of(logits, labels)
     picture = model.home / "confusion.png"
     draw_confusion(picture, confusion, spec.class_names)

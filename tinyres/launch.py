@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from tinyres import environment, records
 from tinyres.data.dataset import Dataset, open_dataset, with_holdout
 from tinyres.data.sources import NAMED
-from tinyres.errors import CheckpointError, UsageError, require_choice
+from tinyres.errors import CheckpointError, DataError, UsageError, require_choice
 from tinyres.recipes import Recipe
 from tinyres.runs import SCHEMA, Epoch, Run, RunConfig, create_run, now, save_config
 from tinyres.spec import ModelSpec, Preprocess
@@ -80,8 +80,8 @@ def old_run(run: Run, *, cache_dir: Path | None = None, progress: Progress) -> S
 
 
 def run_data(config: RunConfig, *, cache_dir: Path | None = None, progress: Progress) -> Dataset:
-    """The data a run was trained on. Errors: DataError if it is gone."""
-    return open_run_data(
+    """The data a run was trained on. Errors: DataError if it is gone or has changed."""
+    dataset = open_run_data(
         config.data,
         image_size=config.spec.preprocess.image_size,
         judged_on=config.judged_on,
@@ -89,6 +89,13 @@ def run_data(config: RunConfig, *, cache_dir: Path | None = None, progress: Prog
         cache_dir=cache_dir,
         progress=progress,
     )
+    if dataset.manifest.fingerprint != config.data_fingerprint:
+        # A changed folder may have moved training pictures into its validation split.
+        raise DataError(
+            f"the data of run {config.name} has changed since it was trained",
+            hint="--data names what to judge on now; a new run trains on it",
+        )
+    return dataset
 
 
 def open_run_data(

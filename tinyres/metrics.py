@@ -42,9 +42,11 @@ class Accuracy:
 
 
 def accuracy_of(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Accuracy:
-    """Count right answers; `logits` (N, C), `labels` (N,). Errors: ValueError for no images or unequal counts."""
+    """Count right answers; `logits` (N, C), `labels` (N,). Errors: ValueError for no images, unequal counts or NaN."""
     if len(logits) != len(labels) or len(labels) == 0:
         raise ValueError(f"{len(logits)} rows of logits and {len(labels)} labels; valid: equal, at least 1")
+    if not np.isfinite(logits).all():
+        raise ValueError("the logits hold NaN or infinity: which class is best is not known")
     best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     hits = best == labels[:, None]
     correct = int(hits[:, 0].sum())

@@ -11,7 +11,7 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from tinyres.errors import InputError
+from tinyres.errors import InputError, UsageError
 from tinyres.files import write_text
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def from_json(kind: type[T], text: str | bytes, *, source: str, error: type[Inpu
     try:
         record: T = _adapter(cast("Any", kind)).validate_json(text)
         return record
+    except UsageError as exc:  # a value that the record's own checks refuse
+        raise error(f"{source} is not a valid {kind.__name__}: {exc}") from exc
     except ValidationError as exc:
         first = exc.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from tinyres.checkpoint import load_state, save_state, save_weights
 from tinyres.data.batches import TrainingBatches, seed_for
-from tinyres.errors import CheckpointError, TrainingError, UsageError
+from tinyres.errors import CheckpointError, TinyresError, TrainingError, UsageError
 from tinyres.evaluate import evaluate
 from tinyres.header import Origin
 from tinyres.model import build_model, pick_device
@@ -84,7 +84,7 @@ def train(
                 f"a batch of {config.recipe.batch_size} does not fit into the device's memory",
                 hint=f"--set batch_size={half} --set lr={config.recipe.lr / 2:g}",
             ) from exc
-        except TrainingError as exc:
+        except TinyresError as exc:
             run.set_state("failed", epochs=trainer.epoch, message=str(exc))
             raise
         run.set_state("stopped" if stopped else "finished", epochs=trainer.epoch, message=stopped)
@@ -144,7 +144,7 @@ class Trainer:
         with self.progress.task("training", total, "steps", done=self.step) as task:
             while self.step < total:
                 if interrupted.is_set() or self.pace.is_over():
-                    self._end_epoch(complete=False)
+                    self._stop_inside_epoch()
                     return "interrupted" if interrupted.is_set() else "time"
                 self._train_step()
                 note = ""
@@ -180,13 +180,24 @@ class Trainer:
         self.sums.seconds += seconds
         self.pace.add(len(labels), seconds)
 
+    def _stop_inside_epoch(self) -> None:
+        """Save; and judge what there is, but only if no whole epoch has left weights to use.
+
+        Weights from inside an epoch must not stand as the best of a run that goes on: its history is of whole epochs.
+        """
+        if self.sums.images and not self.history:
+            self._end_epoch(complete=False)
+        else:
+            self.save()
+
     def _end_epoch(self, *, complete: bool) -> None:
-        """Judge, note in the history, keep the best, save; also for an epoch that had to stop on its way."""
+        """Judge, note in the history, keep the best, save."""
         self._check_finite()
-        if not complete and not self.sums.images:
-            return
         count = self.pace.judgeable(in_full=complete, split_images=len(self.dataset.val))
-        judged = evaluate(self.model, self.dataset.val.spread(count), self.config.spec.preprocess)
+        try:
+            judged = evaluate(self.model, self.dataset.val.spread(count), self.config.spec.preprocess)
+        except ValueError as exc:
+            raise self._diverged("an answer", self.step - 1) from exc
         finished = Epoch(
             epoch=self.epoch if complete else self.epoch + 1,
             step=self.step,
@@ -230,16 +241,25 @@ class Trainer:
         )
 
     def _check_finite(self) -> None:
+        """Refuse to go on from, or to save, what is no longer numbers: the loss so far, and the weights themselves."""
         bad = self.sums.first_bad_step()
         if bad is not None:
-            rate = learning_rate(self.recipe, bad, self.batches.per_epoch)
-            raise TrainingError(
-                f"the loss became NaN or infinite at step {bad + 1} (learning rate {rate:.4g})",
-                hint=f"try --set lr={self.recipe.lr / 3:.2g}; the last good checkpoint is kept",
-            )
+            raise self._diverged("the loss", bad)
+        weights = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        if not torch.stack([value.isfinite().all() for value in weights]).all():
+            raise self._diverged("a weight", self.step - 1)
+
+    def _diverged(self, what: str, step: int) -> TrainingError:
+        rate = learning_rate(self.recipe, step, self.batches.per_epoch)
+        return TrainingError(
+            f"{what} became NaN or infinite at step {step + 1} (learning rate {rate:.4g})",
+            hint=f"try --set lr={self.recipe.lr / 3:.2g}; the last good checkpoint is kept",
+        )
 
     def _note(self) -> str:
-        self._check_finite()
+        bad = self.sums.first_bad_step()
+        if bad is not None:
+            raise self._diverged("the loss", bad)
         return (
             f"epoch {self.epoch + 1}/{self.recipe.epochs} loss {self.sums.mean_loss():.3f}"
             f" acc {self.sums.accuracy():.1%} {self.pace.images_per_second:.0f} images/s"
@@ -277,6 +297,12 @@ class Trainer:
     def restore(self) -> None:
         """Go on from `save`. Errors: CheckpointError if there is nothing to go on from or the data has changed."""
         state = load_state(self.run.last)
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as exc:
+            raise CheckpointError(f"{self.run.last} is no training state of this run: {exc}") from exc
+
+    def _restore(self, state: dict[str, Any]) -> None:
         if state["fingerprint"] != self.dataset.manifest.fingerprint:
             raise CheckpointError(f"the data of run {self.run.name} has changed since it was trained")
         if (state["threads"], state["torch"]) != (torch.get_num_threads(), torch.__version__):

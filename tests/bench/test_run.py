@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import TrainedRun
+from tinyres.bench import run as bench_run
 from tinyres.bench import worker
 from tinyres.bench.contenders import Contender, find_contenders
 from tinyres.bench.report import markdown, terminal, write_reports
@@ -16,6 +17,7 @@ from tinyres.bench.schedule import Effort
 from tinyres.export.pipeline import Exported
 
 from tinyres import records
+from tinyres.checkpoint import load_weights, save_tensors
 from tinyres.errors import UsageError
 from tinyres.progress import Silent
 from tinyres.runs import find_model
@@ -96,6 +98,27 @@ def test_an_artifact_without_its_proof_takes_no_part(exported: Exported, trained
     artifact.write_bytes(artifact.read_bytes() + b"\0")
     contenders = find_contenders(find_model("tiny", tmp_path), ["onnxruntime-cpu"])
     assert next(contender.absent for contender in contenders).startswith("not proven: the certificate")
+
+
+def test_an_artifact_of_an_earlier_checkpoint_takes_no_part(
+    exported: Exported, trained: TrainedRun, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.started.run.path, tmp_path / "tiny")
+    best = tmp_path / "tiny" / "best.safetensors"
+    known = load_weights(best)
+    save_tensors(
+        best, {name: value * 1 for name, value in known.tensors.items()}, known.spec, replace(known.origin, epoch=9)
+    )
+    contenders = find_contenders(find_model("tiny", tmp_path), ["onnxruntime-cpu"])
+    assert (
+        next(contender.absent for contender in contenders)
+        == "exported from an earlier checkpoint (tinyres export tiny)"
+    )
+
+
+def test_a_slow_contender_still_judges_every_class(trained: TrainedRun, tmp_path: Path) -> None:
+    _, labels = bench_run._pictures(trained.started.dataset, tmp_path)
+    assert set(labels[:8].tolist()) == {0, 1, 2}
 
 
 def test_a_backend_without_a_file_is_listed_with_the_reason(trained: TrainedRun, tmp_path: Path) -> None:

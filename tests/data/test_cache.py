@@ -125,6 +125,65 @@ def test_a_torn_line_of_the_journal_is_ignored(own_pictures: Path, tmp_path: Pat
     assert json.loads((built / "manifest.json").read_text())["counts"] == {"train": 60, "val": 15}
 
 
+def test_builds_that_are_cut_off_twice_still_go_on(
+    own_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A torn line in the journal, then another interruption, then one after the gaps were closed."""
+    monkeypatch.setattr(cache, "CHUNK", 10)
+    (own_pictures / "train" / "ring" / "1.png").write_text("no picture")
+    source = find_source(str(own_pictures))
+    partial = tmp_path / f"{source.kind}-{cache.fingerprint_of(source, SIXTEEN)[:16]}.partial"
+    real_decode, real_save = cache._decode, cache.records.save
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        calls: list[int] = []
+        patch.setattr(
+            cache, "_decode", lambda *a: real_decode(*a) if len(calls) < 3 and not calls.append(1) else interrupted()
+        )
+        with pytest.raises(KeyboardInterrupt):
+            cache.build(source, SIXTEEN, tmp_path, Silent())
+    with (partial / "done.jsonl").open("a") as journal:
+        journal.write('{"split": "tra')
+    with monkeypatch.context() as patch:
+        calls = []
+        patch.setattr(
+            cache, "_decode", lambda *a: real_decode(*a) if len(calls) < 2 and not calls.append(1) else interrupted()
+        )
+        with pytest.raises(KeyboardInterrupt):
+            cache.build(source, SIXTEEN, tmp_path, Silent())
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.records, "save", interrupted)  # after the gaps are closed
+        with pytest.raises(KeyboardInterrupt):
+            cache.build(source, SIXTEEN, tmp_path, Silent())
+    assert cache.records.save is real_save
+    folder = cache.build(source, SIXTEEN, tmp_path, Silent())
+    fresh = cache.build(source, SIXTEEN, tmp_path / "fresh", Silent())
+    for name in ("train.images.npy", "train.labels.npy"):
+        assert (folder / name).read_bytes() == (fresh / name).read_bytes()
+
+
+def test_a_disk_that_fills_up_is_an_error_and_not_the_end_of_the_process(own_pictures: Path, tmp_path: Path) -> None:
+    program = (
+        "import resource, sys; from pathlib import Path; from tinyres.data.dataset import open_dataset\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"  # a write past this fails as on a full disk
+        "open_dataset(sys.argv[1], image_size=16, cache_dir=Path(sys.argv[2]))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, own_pictures, tmp_path / "cache"], capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert "StorageError: cannot write" in ended.stderr
+
+
+def test_a_link_to_nothing_is_an_unreadable_picture(own_pictures: Path, tmp_path: Path) -> None:
+    (own_pictures / "train" / "ring" / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    dataset = open_dataset(str(own_pictures), image_size=16, cache_dir=tmp_path / "cache")
+    assert [bad.name for bad in dataset.manifest.unreadable] == ["train/ring/lost.png"]
+
+
 def test_a_cache_that_does_not_fit_its_manifest_is_refused(own_pictures: Path, tmp_path: Path) -> None:
     open_dataset(str(own_pictures), image_size=16, cache_dir=tmp_path)
     (folder,) = (path for path in tmp_path.iterdir() if path.name.startswith("folders-"))

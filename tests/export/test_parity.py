@@ -147,6 +147,24 @@ def test_accuracy_without_labels_is_not_proven_and_the_grade_says_numeric() -> N
     assert grade_of(()) == "rejected"
 
 
+def test_a_verdict_of_numpys_own_kind_counts() -> None:
+    level = Level.judged("consistency", np.False_, {}, {}, "")
+    assert level.passed is False
+    assert grade_of((Level.judged("numeric", np.True_, {}, {}, ""), level)) == "rejected"
+    known = evidence(noise=0.0)  # a floor below float32's own step
+    answers = known.checkpoint
+    alone = looking_up(known, answers)
+    level = parity.consistency(known, lambda images: alone(images) + np.float32(5), answers, (1, 4), FP32)
+    assert grade_of((level,)) == "rejected"
+
+
+def test_consistency_does_not_lose_a_nan() -> None:
+    known = evidence()
+    answers = good(known)
+    answers[0] = np.nan
+    assert parity.consistency(known, looking_up(known, good(known)), answers, (50, 60), FP32).passed is False
+
+
 def looking_up(known: Evidence, answers: NDArray[np.float32]) -> object:
     """An artifact that answers each picture with its own row."""
     rows = {image.tobytes(): answer for image, answer in zip(known.images, answers, strict=True)}

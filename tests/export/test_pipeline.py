@@ -18,12 +18,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tiny import TrainedRun
+from tinyres.export import onnx as onnx_module
 from tinyres.export import pipeline
 from tinyres.export.certificate import certificate_path, read_certificate
 from tinyres.export.onnx import onnx_from_checkpoint
 from tinyres.export.pipeline import Exported, export_onnx
 
-from tinyres.checkpoint import Checkpoint, load_weights, save_weights
+from tinyres.checkpoint import Checkpoint, load_weights, save_tensors, save_weights
 from tinyres.data import shapes
 from tinyres.data.augment import normalize
 from tinyres.data.dataset import Split
@@ -129,7 +130,23 @@ def freeze_the_batch(model: onnx.ModelProto) -> None:
         value.type.tensor_type.shape.dim[0].dim_value = 1
 
 
+def reverse_the_labels(model: onnx.ModelProto) -> None:
+    """Every answer is right, and every label a user reads is wrong."""
+    for entry in model.metadata_props:
+        metadata = json.loads(entry.value)
+        for field in ("class_ids", "class_names"):
+            metadata["spec"][field].reverse()
+        entry.value = json.dumps(metadata)
+
+
+def overflow(model: onnx.ModelProto) -> None:
+    change_weight(model, "fc.weight", lambda values: values * np.float32(1e37))
+    change_weight(model, "conv1.weight", lambda values: values * np.float32(1e6))
+
+
 SABOTAGE = {
+    "class labels reversed": (reverse_the_labels, "file"),
+    "every answer overflows": (overflow, "numeric"),
     "batch frozen to 1": (freeze_the_batch, "file"),
     "one weight flipped": (flip_one_weight, "numeric"),
     "a layer scaled by 1 %": (scale_a_layer, "numeric"),
@@ -141,6 +158,7 @@ SABOTAGE = {
 }
 
 
+FOREIGN = {"Log", "Mul", "ReduceMax", "ReduceMean", "Unsqueeze"}
 HIDDEN = {
     "an answer that depends on its neighbours": (mix_neighbours, "numeric"),
     "NaN for some pictures only": (nan_for_bright_pictures, "numeric"),
@@ -153,7 +171,7 @@ def test_what_a_clean_looking_graph_hides_is_found_by_its_answers(
     name: str, trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil, level = HIDDEN[name]
-    monkeypatch.setattr(pipeline, "check_file", lambda _content: None)
+    monkeypatch.setattr(onnx_module, "OPERATIONS", onnx_module.OPERATIONS | FOREIGN)
     error = export_spoiled(trained, tmp_path / "fp32.onnx", monkeypatch, spoil)
     assert f"failed the {level} level" in str(error)
 
@@ -169,6 +187,70 @@ def test_a_provider_that_falls_back_is_a_backend_failure(
         export_onnx(trained.best, tmp_path / "fp32.onnx", dataset=trained.started.dataset, progress=Silent())
     assert caught.value.exit_code == 4
     assert [path.name for path in tmp_path.iterdir()] == ["fp32.onnx.rejected"]
+
+
+def test_a_backend_that_fails_on_the_way_is_a_backend_failure(
+    trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tinyres.runtime.onnxruntime_cpu import OnnxRuntimeCpu
+
+    real = OnnxRuntimeCpu.infer
+
+    def up_to_four(self: OnnxRuntimeCpu, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if len(images) > 4:
+            raise BackendUnavailable("out of memory")
+        return real(self, images)
+
+    monkeypatch.setattr(OnnxRuntimeCpu, "infer", up_to_four)
+    with pytest.raises(BackendUnavailable, match="failed the backend level: out of memory") as caught:
+        export_onnx(
+            trained.best, tmp_path / "x.onnx", dataset=trained.started.dataset, batches=(1, 4, 9), progress=Silent()
+        )
+    assert caught.value.exit_code == 4
+    report = json.loads((tmp_path / "x.onnx.rejected" / "x.onnx.json").read_text())
+    assert (report["grade"], [level["name"] for level in report["levels"] if not level["passed"]]) == (
+        "rejected",
+        ["backend"],
+    )
+    # Within the batches it can do, no level goes past them.
+    made = export_onnx(
+        trained.best, tmp_path / "y.onnx", dataset=trained.started.dataset, batches=(1, 2, 4), progress=Silent()
+    )
+    assert made.certificate.grade == "full"
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_refused_before_anything_is_written(
+    trained: TrainedRun, tmp_path: Path
+) -> None:
+    known = load_weights(trained.best)
+    rest = {name: value for name, value in known.tensors.items() if name != "bn1.weight"}
+    save_tensors(tmp_path / "holey.safetensors", rest, known.spec, known.origin)
+    with pytest.raises(CheckpointError, match="do not fit their own spec"):
+        export_onnx(tmp_path / "holey.safetensors", tmp_path / "x.onnx", dataset=None, progress=Silent())
+    assert [path.name for path in tmp_path.iterdir()] == ["holey.safetensors"]
+
+
+def test_one_image_is_too_few_to_prove_on(trained: TrainedRun, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="valid: 2 or more"):
+        export_onnx(trained.best, tmp_path / "x.onnx", dataset=None, proof_images=1, progress=Silent())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grade": "full", "levels": []}, "contradicts itself"),
+        ({"batches": [0, 0, 0]}, "contradicts itself"),
+        ({"schema": 99}, "written by a newer tinyres"),
+    ],
+)
+def test_a_certificate_that_contradicts_itself_is_refused(
+    change: dict[str, object], message: str, exported: Exported, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(exported.path, tmp_path / "fp32.onnx"))
+    fields = json.loads(exported.certificate_file.read_text()) | change
+    certificate_path(path).write_text(json.dumps(fields))
+    with pytest.raises(ArtifactError, match=message):
+        read_certificate(path)
 
 
 def test_no_image_at_all_proves_nothing(trained: TrainedRun, tmp_path: Path) -> None:

@@ -89,6 +89,12 @@ def read_spec(artifact: Path) -> object:
         return runner.spec
 
 
+def test_a_certificate_without_its_artifact_is_named(copied: Path) -> None:
+    copied.unlink()
+    with pytest.raises(ArtifactError, match="there is no artifact"):
+        verify(copied, progress=Silent())
+
+
 def test_an_artifact_without_certificate_or_vectors_cannot_be_verified(copied: Path) -> None:
     golden.golden_path(copied).unlink()
     with pytest.raises(ArtifactError, match="has no golden vectors"):

@@ -10,6 +10,7 @@ import concurrent.futures
 import hashlib
 import json
 import multiprocessing
+import os
 import time
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from tinyres.data.sources import SPLITS, Source, SplitName, read_pixels
 from tinyres.data.statistics import ChannelSums, Statistics
 from tinyres.environment import usable_cores
 from tinyres.errors import DataError
-from tinyres.files import remove, storage_errors, sync_folder
+from tinyres.files import remove, storage_errors, sync_folder, write_bytes
 from tinyres.spec import Preprocess
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def _build(source: Source, preprocess: Preprocess, folder: Path, fingerprint: st
         )
     journal = partial / "done.jsonl"
     done = _read_journal(journal)
+    _cut_torn_line(journal)
     waiting = [chunk for chunk in _chunks(labels) if (chunk.split, chunk.start) not in done]
     total = sum(chunk.stop - chunk.start for chunk in waiting)
     with progress.task("decoding pictures", total, "pictures") as task, journal.open("a", encoding="utf-8") as log:
@@ -155,12 +157,40 @@ def _read_journal(path: Path) -> dict[tuple[str, int], _Done]:
     return done
 
 
+def _cut_torn_line(path: Path) -> None:
+    """Take off what a killed process began to write, so that the next line starts on its own."""
+    if path.exists():
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            write_bytes(path, whole)
+
+
 def _allocate(path: Path, shape: tuple[int, ...]) -> None:
     if not path.exists():
         # A name of its own until the header is there, so that an interrupted allocation is not mistaken for an array.
         temporary = path.with_suffix(".tmp")
         np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()
+        _reserve(temporary)
         temporary.replace(path)
+
+
+def _reserve(path: Path) -> None:
+    """Give a sparse file its blocks: a map that meets a full disk ends the process, this raises an error instead."""
+    size = path.stat().st_size
+    with path.open("rb+") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        file.seek(0, os.SEEK_SET)
+        header = file.read(min(size, 4096))
+        file.seek(0, os.SEEK_SET)
+        file.write(header)
+        for start in range(len(header), size, len(_ZEROS)):
+            file.write(_ZEROS[: min(len(_ZEROS), size - start)])
+
+
+_ZEROS = bytes(1 << 20)
 
 
 def _decode_all(source: Source, preprocess: Preprocess, partial: Path, chunks: list[_Chunk]) -> Iterator[_Done]:
@@ -214,6 +244,7 @@ def _decode(source: Source, preprocess: Preprocess, partial: Path, chunk: _Chunk
             unreadable.append((index, reason))
         else:
             images[index] = pixels
+    images.flush()  # before the journal says that they are there
     bad = {index for index, _ in unreadable}
     kept = [index for index in range(chunk.start, chunk.stop) if index not in bad]
     sums = ChannelSums.of(images[kept] if bad else images[chunk.start : chunk.stop])
@@ -268,9 +299,9 @@ def _finish(
 def _keep(partial: Path, split: SplitName, labels: NDArray[np.int64], bad: list[int]) -> NDArray[np.int64]:
     """Write the labels of `split`, and close the gaps that unreadable pictures left in its images."""
     kept = np.setdiff1d(np.arange(len(labels)), bad)
-    if bad:
-        path = partial / f"{split}.images.npy"
-        images = np.load(path, mmap_mode="r")
+    path = partial / f"{split}.images.npy"
+    images = np.load(path, mmap_mode="r")
+    if len(images) != len(kept):  # a build that was cut off after this closes no gap twice
         temporary = path.with_suffix(".tmp")
         closed = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(kept), *images.shape[1:]))
         for start in range(0, len(kept), CHUNK):

@@ -66,7 +66,10 @@ class FolderStore:
         for name in self.names():
             digest.update(name.encode(errors="surrogateescape"))
             if not name.endswith("/"):
-                state = (self.root / name).stat()
+                try:
+                    state = (self.root / name).stat()
+                except OSError:  # a link to nothing, or a file that just went: it will be listed as unreadable
+                    continue
                 digest.update(f"{state.st_size},{state.st_mtime_ns};".encode())
         return digest.hexdigest()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tinyres import records
-from tinyres.errors import ArtifactError, UsageError
+from tinyres.errors import ArtifactError
 from tinyres.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -43,12 +43,8 @@ def read_metadata(properties: Mapping[str, str], *, place: str) -> ArtifactMetad
             f"{place} carries no tinyres metadata: it was not exported by tinyres",
             hint="tinyres export makes artifacts",
         )
-    try:
-        metadata = records.from_json(
-            ArtifactMetadata, properties[KEY], source=f"the metadata of {place}", error=ArtifactError
-        )
-    except UsageError as exc:  # a spec whose values are out of range
-        raise ArtifactError(f"the metadata of {place} does not fit: {exc}") from exc
+    place_of = f"the metadata of {place}"
+    metadata = records.from_json(ArtifactMetadata, properties[KEY], source=place_of, error=ArtifactError)
     if metadata.schema > SCHEMA:
         raise ArtifactError(f"{place} was made by a newer tinyres ({metadata.tinyres})", hint="pip install -U tinyres")
     return metadata
