@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyres.export.certificate import read_certificate
-
 from tinyres.errors import ArtifactError, ProofError, require_choice
+from tinyres.export.certificate import read_certificate
 from tinyres.files import sha256_of
 from tinyres.runtime.backends import BACKENDS, why_unavailable
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from tinyres.bench.schedule import interleaved
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from tinyres import environment, records
+from tinyres.bench.schedule import interleaved
 from tinyres.data.batches import TrainingBatches
 from tinyres.data.dataset import Split, open_dataset
 from tinyres.data.layout import read_layout

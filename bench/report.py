@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyres.bench.statistics import median, percentile, speedup
-
 from tinyres import records
+from tinyres.bench.statistics import median, percentile, speedup
 from tinyres.files import write_text
 from tinyres.units import milliseconds, size
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tinyres import environment
 from tinyres.bench import schedule
 from tinyres.bench.process import OPEN_LIMIT_S, ContenderFailed, WorkerProcess
 from tinyres.bench.results import SCHEMA, ColdStart, Measurement, Results, Row
-
-from tinyres import environment
 from tinyres.metrics import Accuracy, accuracy_of
 from tinyres.runs import now
 from tinyres.runtime.runner import Precision
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
     from tinyres.bench.contenders import Contender
     from tinyres.bench.schedule import Effort
-
     from tinyres.data.dataset import Dataset
     from tinyres.progress import Progress
 

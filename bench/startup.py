@@ -11,9 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from tinyres.bench.schedule import interleaved
-
 from tinyres import environment, records
+from tinyres.bench.schedule import interleaved
 from tinyres.errors import UsageError
 from tinyres.files import remove
 

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyres.export.certificate import Certificate, certificate_path
-
 from tinyres import records
+from tinyres.export.certificate import Certificate, certificate_path
 from tinyres.files import remove, storage_errors, sync_folder, write_text
 
 if TYPE_CHECKING:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tinyres.export.limits import Limits
-
 from tinyres import records
 from tinyres.environment import Environment
 from tinyres.errors import ArtifactError, ProofError
+from tinyres.export.limits import Limits
 from tinyres.files import sha256_of
 from tinyres.runtime.runner import Precision
 

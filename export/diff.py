@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tinyres.export import golden, parity
-from tinyres.export.proof import answer_all
 
 from tinyres.errors import UsageError
+from tinyres.export import golden, parity
+from tinyres.export.proof import answer_all
 from tinyres.metrics import Accuracy, accuracy_of, paired_interval
 from tinyres.runtime.backends import open_runner
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from tinyres.export.certificate import Flip
 
     from tinyres.data.dataset import Dataset
+    from tinyres.export.certificate import Flip
     from tinyres.progress import Progress
 
 BATCH = 32

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tinyres.export.certificate import ProofImages
-from tinyres.export.golden import GoldenVectors, draw_pictures
-from tinyres.export.parity import REFERENCE_IMAGES, Evidence
 
 import tinyres
 from tinyres import environment
 from tinyres.data import shapes
 from tinyres.evaluate import compute_logits, reference_logits
+from tinyres.export.certificate import ProofImages
+from tinyres.export.golden import GoldenVectors, draw_pictures
+from tinyres.export.parity import REFERENCE_IMAGES, Evidence
 from tinyres.files import atomic_path
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from tinyres.export.parity import Evidence
 
 from tinyres.data import shapes
 from tinyres.decode import pixels_from_bytes
 from tinyres.errors import ArtifactError
+from tinyres.export.parity import Evidence
 from tinyres.files import write_bytes, write_text
 
 if TYPE_CHECKING:

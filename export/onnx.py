@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from tinyres.export.graph import IR_VERSION, OPSET, Input, build_graph
 
 import tinyres
 from tinyres import records
 from tinyres.errors import ProofError
+from tinyres.export.graph import IR_VERSION, OPSET, Input, build_graph
 from tinyres.runtime.metadata import KEY, SCHEMA, ArtifactMetadata, read_metadata
 
 if TYPE_CHECKING:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tinyres.export.certificate import Flip, Level
 
+from tinyres.export.certificate import Flip, Level
 from tinyres.metrics import paired_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
     from tinyres.export.limits import Limits
 
 REFERENCE_IMAGES = 128

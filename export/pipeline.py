@@ -10,12 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tinyres.export import artifact, golden
-from tinyres.export.certificate import SCHEMA, Certificate, Level, certificate_path, grade_of
-from tinyres.export.evidence import Gathered, gather_evidence
-from tinyres.export.limits import FP32, Limits
-from tinyres.export.onnx import check_file, onnx_from_checkpoint
-from tinyres.export.proof import Judged, judge_artifact
 
 import tinyres
 from tinyres import environment, records
@@ -29,6 +23,12 @@ from tinyres.errors import (
     TinyresError,
     UsageError,
 )
+from tinyres.export import artifact, golden
+from tinyres.export.certificate import SCHEMA, Certificate, Level, certificate_path, grade_of
+from tinyres.export.evidence import Gathered, gather_evidence
+from tinyres.export.limits import FP32, Limits
+from tinyres.export.onnx import check_file, onnx_from_checkpoint
+from tinyres.export.proof import Judged, judge_artifact
 from tinyres.files import sha256_of, write_bytes
 from tinyres.judge import require_same_classes
 from tinyres.launch import run_data
@@ -39,10 +39,9 @@ from tinyres.runtime.backends import backend_for, why_unavailable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tinyres.export.proof import Batches
-
     from tinyres.checkpoint import Checkpoint
     from tinyres.data.dataset import Dataset
+    from tinyres.export.proof import Batches
     from tinyres.progress import Progress
 
 DEFAULT_BATCHES = (1, 32, 256)

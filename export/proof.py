@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tinyres.export import parity
-from tinyres.export.certificate import Flip, Level
 
 from tinyres.decode import pixels_from_bytes
 from tinyres.errors import BackendUnavailable, ImageError, TinyresError
+from tinyres.export import parity
+from tinyres.export.certificate import Flip, Level
 from tinyres.runtime.backends import open_runner
 from tinyres.runtime.classifier import Classifier
 from tinyres.runtime.runner import Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
     from tinyres.export.golden import GoldenPictures
     from tinyres.export.limits import Limits
     from tinyres.export.parity import Evidence
-
     from tinyres.progress import Progress
     from tinyres.runtime.runner import Runner
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tinyres.errors import BackendUnavailable, ProofError
 from tinyres.export import golden
 from tinyres.export.certificate import Certificate, Level, read_certificate
 from tinyres.export.parity import rms, share
 from tinyres.export.proof import judge_artifact
-
-from tinyres.errors import BackendUnavailable, ProofError
 from tinyres.runtime.backends import open_runner
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from tinyres.export.limits import Limits
 
+    from tinyres.export.limits import Limits
     from tinyres.progress import Progress
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from tiny import TINY, TrainedRun, write_pictures
-from tinyres.export.pipeline import Exported, export_onnx
 from typer.testing import CliRunner
 
 from tinyres import launch
+from tinyres.export.pipeline import Exported, export_onnx
 from tinyres.progress import Silent
 from tinyres.train import train
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from tiny import TrainedRun
-from tinyres.export.pipeline import Exported
 from typer.testing import CliRunner
 
 from tinyres.cli import app
 from tinyres.command import run_guarded
 from tinyres.console import Console
+from tinyres.export.pipeline import Exported
 
 TINY_SIZES = ["--set", "blocks=1,1", "--set", "widths=8,16", "--set", "image_size=16", "--set", "batch_size=16"]
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TrainedRun
-from tinyres.export.pipeline import Exported
 
 from tinyres.describe import describe
 from tinyres.errors import InputError
+from tinyres.export.pipeline import Exported
 
 
 def test_every_kind_of_file_says_what_it_is(exported: Exported, trained: TrainedRun) -> None:
@@ -18,6 +18,9 @@ def test_every_kind_of_file_says_what_it_is(exported: Exported, trained: Trained
     kinds = {
         run.path: "run",
         run.path / "config.json": "run",
+        run.path / "history.json": "training history",
+        run.path / "training_history.json": "training history",
+        run.path / "env.json": "environment of a run",
         run.best: "checkpoint",
         run.last: "training state, to resume from",
         exported.path: "ONNX artifact",

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny import TrainedRun
-from tinyres.export.pipeline import Exported
 
 from tinyres.errors import UsageError
+from tinyres.export.pipeline import Exported
 from tinyres.judge import class_results, data_at_hand, describe, judge
 from tinyres.progress import Silent
 from tinyres.runs import find_model

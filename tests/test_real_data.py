@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tinyres.export.pipeline import export_onnx
 
 from tinyres import launch
 from tinyres.data.dataset import open_dataset
 from tinyres.data.layout import read_layout
 from tinyres.data.store import ZipStore
 from tinyres.data.tiny_imagenet import CLASSES
+from tinyres.export.pipeline import export_onnx
 from tinyres.progress import Silent
 from tinyres.recipes import DEMO
 from tinyres.train import train

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from tiny import TrainedRun
-from tinyres.export.pipeline import Exported
 
 from tinyres.errors import CheckpointError, UsageError
+from tinyres.export.pipeline import Exported
 from tinyres.runs import Run, find_artifact, find_model
 
 

@@ -6,7 +6,7 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyres import records
 from tinyres.data.cache import Manifest
@@ -114,7 +114,21 @@ def _record(path: Path) -> Description:
         return Description("bench results", facts | {"contenders": rows})
     if isinstance(fields, dict) and {"recipe", "spec", "data_kind"} <= fields.keys():
         return _folder(path.parent)
+    if isinstance(fields, dict) and isinstance(fields.get("val_acc"), list):
+        return _history(fields["val_acc"])
+    if isinstance(fields, list) and all(isinstance(line, dict) and "val_acc" in line for line in fields):
+        return _history([line["val_acc"] for line in fields])
+    if isinstance(fields, dict) and {"instruction_sets", "packages"} <= fields.keys():
+        packages = fields["packages"] if isinstance(fields["packages"], dict) else {}
+        facts = {key: str(fields.get(key)) for key in ("cpu", "cores", "gpu", "python")}
+        versions = ", ".join(f"{name} {version}" for name, version in packages.items())
+        return Description("environment of a run", facts | {"packages": versions})
     raise InputError(f"{path} is JSON, but no record of tinyres's")
+
+
+def _history(accuracies: list[Any]) -> Description:
+    known = [value for value in accuracies if isinstance(value, (int, float))]
+    return Description("training history", {"epochs": str(len(known)), "best": f"{max(known, default=0.0):.2%} top-1"})
 
 
 def _golden(path: Path) -> Description:

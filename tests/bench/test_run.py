@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import TrainedRun
+
+from tinyres import records
 from tinyres.bench import run as bench_run
 from tinyres.bench import worker
 from tinyres.bench.contenders import Contender, find_contenders
@@ -14,11 +16,9 @@ from tinyres.bench.report import markdown, terminal, write_reports
 from tinyres.bench.results import Results
 from tinyres.bench.run import run_bench
 from tinyres.bench.schedule import Effort
-from tinyres.export.pipeline import Exported
-
-from tinyres import records
 from tinyres.checkpoint import load_weights, save_tensors
 from tinyres.errors import UsageError
+from tinyres.export.pipeline import Exported
 from tinyres.progress import Silent
 from tinyres.runs import find_model
 from tinyres.runtime.fake import FakeBackend

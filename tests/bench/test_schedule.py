@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tinyres.bench.schedule import DEFAULT, interleaved, plan_block, total_seconds
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tinyres.bench.statistics import median, percentile, speedup
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 from tiny import TrainedRun
-from tinyres.export.diff import compare, difference
-from tinyres.export.pipeline import Exported
 
 from tinyres.errors import UsageError
+from tinyres.export.diff import compare, difference
+from tinyres.export.pipeline import Exported
 from tinyres.progress import Silent
 
 

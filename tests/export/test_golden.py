@@ -10,10 +10,10 @@ import numpy as np
 import onnxruntime
 import pytest
 from PIL import Image
-from tinyres.export import golden
-from tinyres.export.pipeline import Exported
 
 from tinyres.errors import ArtifactError
+from tinyres.export import golden
+from tinyres.export.pipeline import Exported
 from tinyres.spec import ModelSpec, Preprocess
 
 

@@ -13,12 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TrainedRun
-from tinyres.export.onnx import check_file, onnx_from_checkpoint
 from torch import nn
 
 from tinyres.checkpoint import Checkpoint
 from tinyres.data.augment import normalize
 from tinyres.errors import ProofError
+from tinyres.export.onnx import check_file, onnx_from_checkpoint
 from tinyres.header import Origin
 from tinyres.model import ResNet, build_model
 from tinyres.spec import ModelSpec, Preprocess

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from tinyres.export import parity
 from tinyres.export.certificate import Level, grade_of
 from tinyres.export.limits import FP32

@@ -18,17 +18,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tiny import TrainedRun
-from tinyres.export import onnx as onnx_module
-from tinyres.export import pipeline
-from tinyres.export.certificate import certificate_path, read_certificate
-from tinyres.export.onnx import onnx_from_checkpoint
-from tinyres.export.pipeline import Exported, export_onnx
 
 from tinyres.checkpoint import Checkpoint, load_weights, save_tensors, save_weights
 from tinyres.data import shapes
 from tinyres.data.augment import normalize
 from tinyres.data.dataset import Split
 from tinyres.errors import ArtifactError, BackendUnavailable, CheckpointError, ProofError, UsageError
+from tinyres.export import onnx as onnx_module
+from tinyres.export import pipeline
+from tinyres.export.certificate import certificate_path, read_certificate
+from tinyres.export.onnx import onnx_from_checkpoint
+from tinyres.export.pipeline import Exported, export_onnx
 from tinyres.header import Origin
 from tinyres.model import ResNet, build_model
 from tinyres.progress import Silent

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tinyres.export import golden
-from tinyres.export.certificate import certificate_path, read_certificate
-from tinyres.export.pipeline import Exported
-from tinyres.export.verify import verify
 from typer.testing import CliRunner
 
 from tinyres.cli import app
 from tinyres.errors import ArtifactError, BackendUnavailable, ProofError
+from tinyres.export import golden
+from tinyres.export.certificate import certificate_path, read_certificate
+from tinyres.export.pipeline import Exported
+from tinyres.export.verify import verify
 from tinyres.files import sha256_of
 from tinyres.progress import Silent
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tinyres.export.pipeline import Exported
 
 from tinyres import Classifier, open_runner
 from tinyres.data.dataset import open_dataset
 from tinyres.decode import pixels_from_file
 from tinyres.errors import ImageError, UsageError
+from tinyres.export.pipeline import Exported
 
 
 @pytest.fixture

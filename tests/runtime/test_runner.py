@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tiny import TrainedRun
-from tinyres.export.pipeline import Exported
 
 from tinyres.errors import ArtifactError, BackendUnavailable, CheckpointError, UsageError
+from tinyres.export.pipeline import Exported
 from tinyres.runtime import backends
 from tinyres.runtime.backends import BACKENDS, BackendInfo, open_runner, why_unavailable
 from tinyres.runtime.fake import FakeBackend
