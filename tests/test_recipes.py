@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from tinyres.errors import UsageError
+import pytest
+from tiny import TrainedRun
+
+from tinyres.errors import InputError, UsageError
 from tinyres.recipes import DEMO, SEED, find_recipe, override
 
 
@@ -53,3 +56,11 @@ def test_an_unknown_recipe_suggests_the_close_one() -> None:
     with pytest.raises(UsageError, match="no recipe 'sede'") as caught:
         find_recipe("sede")
     assert "did you mean 'seed'?" in str(caught.value.hint)
+
+
+def test_a_run_can_be_repeated_from_its_config(trained: TrainedRun, tmp_path: Path) -> None:
+    assert find_recipe(str(trained.started.run.path / "config.json")) == trained.started.config.recipe
+    (tmp_path / "none.json").write_text('{"recipe": null}')
+    for name in ("none.json", "absent.json"):
+        with pytest.raises(InputError):
+            find_recipe(str(tmp_path / name))

@@ -93,7 +93,7 @@ def recipes(out: Console) -> None:
 def train(
     out: Console,
     data: Data = "tiny-imagenet",
-    recipe: Annotated[str, typer.Option(help="See `tinyres recipes`.")] = "seed",
+    recipe: Annotated[str, typer.Option(help="See `tinyres recipes`; or the config.json of a run.")] = "seed",
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override.")] = None,
     split: Annotated[str, typer.Option(help="val: the data's own; holdout: a tenth of the training pictures.")] = "val",
     max_time: Annotated[str | None, typer.Option(help="Stop cleanly after, for example, 20m.")] = None,

@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from tinyres import records
 from tinyres.errors import UsageError, require_choice, suggest
 
 
@@ -71,6 +73,19 @@ SEED = Recipe(
     weight_decay=4e-4,
 )
 
+CLASSIC = Recipe(
+    name="classic",
+    about="the same budget with the learning rate, decay and warm-up that published runs of this network use",
+    # cs-giung/giung2-jax, Baseline-TinyImageNet: 66.9 % on the official validation set, from 90,000 pictures.
+    epochs=100,
+    batch_size=128,
+    lr=0.1,
+    schedule="cosine",
+    warmup_epochs=5.0,
+    nesterov=True,
+    weight_decay=5e-4,
+)
+
 DEMO = Recipe(
     name="demo",
     about="a small network for the drawn shapes: minutes on a laptop's CPU",
@@ -87,11 +102,23 @@ DEMO = Recipe(
     crop_padding=4,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (SEED, DEMO)}
+RECIPES = {recipe.name: recipe for recipe in (SEED, CLASSIC, DEMO)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """The part of a run's config.json that is its recipe."""
+
+    recipe: Recipe
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe called `name`. Errors: UsageError that suggests the close match."""
+    """The recipe called `name`, or that of a run, from its config.json.
+
+    Errors: UsageError that suggests the close match; InputError for a file that holds none.
+    """
+    if name.endswith(".json"):
+        return records.load(_Saved, Path(name)).recipe
     require_choice("recipe", name, RECIPES)
     return RECIPES[name]
 
