@@ -5,7 +5,6 @@ framework, and a command says at once what it is about.
 """
 
 # No `from __future__ import annotations` here: Typer reads the annotations as objects.
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +17,7 @@ from tinyres.console import Console
 if TYPE_CHECKING:
     from tinyres.export.certificate import Level
     from tinyres.launch import Started
-    from tinyres.runs import Epoch, Model
+    from tinyres.runs import Model
 
 app = typer.Typer(
     name="tinyres",
@@ -327,6 +326,7 @@ def bench(
     from tinyres.bench.contenders import find_contenders
     from tinyres.bench.report import terminal, write_reports
     from tinyres.bench.run import run_bench
+    from tinyres.environment import command_line
     from tinyres.judge import data_of
 
     contenders = find_contenders(chosen, backends.split(",") if backends else None)
@@ -337,7 +337,7 @@ def bench(
         batches=sizes,
         effort=schedule.QUICK if quick else schedule.DEFAULT,
         threads=threads,
-        command=_command_line(),
+        command=command_line(),
         progress=out,
     )
     paths = write_reports(chosen.home / "bench", results)
@@ -363,74 +363,35 @@ def plot(out: Console, model: ModelArgument = None, runs: Runs = RUNS) -> None:
 @command(app)
 def demo(out: Console, runs: Runs = RUNS, cache: Cache = None) -> int:
     """All of it in minutes: train on drawn shapes, export, prove, bench and predict, into runs/demo."""
+    from tinyres.demo import draw_star, walk
     from tinyres.files import remove
     from tinyres.runs import DEMO_RUN
 
     home = runs / DEMO_RUN
     remove(home)
-    with out.steps():
-        steps: dict[str, Callable[[], int | None]] = {
-            "1/4 train a small network on drawn shapes": lambda: train(
-                out, data="shapes", recipe="demo", name=DEMO_RUN, runs=runs, cache=cache
-            ),
-            "2/4 export it to ONNX and prove that it answers alike": lambda: export(
-                out, DEMO_RUN, runs=runs, cache=cache
-            ),
-            "3/4 measure PyTorch and ONNX Runtime side by side": lambda: bench(
-                out, DEMO_RUN, quick=True, runs=runs, cache=cache
-            ),
-            "4/4 classify a picture without PyTorch": lambda: predict(
-                out, [_draw_picture(home / "star.png")], DEMO_RUN, top=3, runs=runs
-            ),
-        }
-        for step, work in steps.items():
-            out.log(f"\n{step}")
-            if code := work():
-                return code
-    best = max(epoch.val_acc for epoch in _history(home))
-    out.result(
-        {"run": str(home), "accuracy": best},
-        f"\nAll of it lies in {home}: best.safetensors, curves.png, export/fp32.onnx with its certificate"
-        f" fp32.onnx.json,\nbench/results.md. It is a toy on drawn pictures: {best:.1%} says nothing about real ones."
-        f"\ntry next: tinyres predict YOUR.png --model {DEMO_RUN}"
-        "\n          tinyres train --data FOLDER --recipe demo     (a folder of pictures for each class)"
-        "\n          tinyres train                                 (Tiny ImageNet)",
-    )
-    return 0
-
-
-def _draw_picture(path: Path) -> Path:
-    from PIL import Image
-
-    from tinyres.data.shapes import render
-    from tinyres.files import atomic_path
-
-    with atomic_path(path) as temporary:
-        Image.fromarray(render("golden", 5)).save(temporary)
-    return path
+    steps: dict[str, Callable[[], int | None]] = {
+        "train a small network on drawn shapes": lambda: train(
+            out, data="shapes", recipe="demo", name=DEMO_RUN, runs=runs, cache=cache
+        ),
+        "export it to ONNX and prove that it answers alike": lambda: export(out, DEMO_RUN, runs=runs, cache=cache),
+        "measure PyTorch and ONNX Runtime side by side": lambda: bench(
+            out, DEMO_RUN, quick=True, runs=runs, cache=cache
+        ),
+        "classify a picture without PyTorch": lambda: predict(
+            out, [draw_star(home / "star.png")], DEMO_RUN, top=3, runs=runs
+        ),
+    }
+    return walk(out, home, steps)
 
 
 def _levels(levels: "tuple[Level, ...]") -> str:
     return "\n".join(f"  {level.name:12} {level.detail}" for level in levels)
 
 
-def _history(run: Path) -> "list[Epoch]":
-    from tinyres.runs import Run
-
-    return Run(run).history()
-
-
 def _echo(out: Console, model: "Model") -> "Model":
     """Say which model was taken: at once, before libraries are loaded that take seconds."""
     out.log(f"the newest run: {model.name}" if model.chosen else f"model: {model.name} ({model.path.name})")
     return model
-
-
-def _command_line() -> str:
-    """The command as typed, without the folders of this machine."""
-    import re
-
-    return " ".join(["tinyres", *(re.sub(r"(^|=)[/~]\S*/", r"\1", word) for word in sys.argv[1:])])
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -81,6 +82,11 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def command_line() -> str:
+    """The command as typed, without the folders of this machine."""
+    return " ".join(["tinyres", *(re.sub(r"(^|=)[/~]\S*/", r"\1", word) for word in sys.argv[1:])])
 
 
 def usable_cores() -> int:

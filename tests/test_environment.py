@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tinyres import environment, records
+
+
+def test_the_command_is_recorded_without_the_folders_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["tinyres", "bench", "/home/u/runs/mine", "--data=/home/u/my.zip", "--batch", "1,32", "~/x/y.onnx", "runs/a"]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/tinyres", *words[1:]])
+    assert environment.command_line() == "tinyres bench mine --data=my.zip --batch 1,32 y.onnx runs/a"
+
+
+def test_a_captured_environment_is_a_record_with_the_versions_that_matter() -> None:
+    found = environment.capture()
+    assert records.from_json(environment.Environment, records.to_json(found), source="test") == found
+    assert found.packages["tinyres"]
+    assert found.cores >= 1
