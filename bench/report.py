@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from tinyres import records
@@ -133,5 +134,5 @@ def terminal(results: Results) -> str:
         widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         blocks.append("\n".join([f"batch {batch}", *lines]))
-    blocks.append("\n".join(notes(results)))
+    blocks.append("\n".join(textwrap.fill(note, 80, subsequent_indent="  ") for note in notes(results)))
     return "\n\n".join(blocks)

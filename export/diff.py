@@ -108,7 +108,8 @@ def describe(found: Difference) -> str:
     """The difference for people."""
     error = "no signal to compare by" if found.error is None else f"{found.error:.2e} of the signal"
     lines = [
-        f"{found.images} images ({found.source}): logits differ by {error}, at most {found.max_abs:.3g}",
+        f"{found.images} images ({found.source})",
+        f"logits differ by {error}, at most {found.max_abs:.3g}",
         f"same class for {found.agreement:.2%}; {len(found.flips)} flipped",
     ]
     lines += [

@@ -191,7 +191,7 @@ def consistency(
             if error > worst:
                 worst, worst_batch = error, batch
     sizes = ", ".join(str(batch) for batch in batches)
-    detail = f"batches {sizes}: rows differ by at most {worst:.1e} of the signal"
+    detail = f"batches {sizes}: rows differ by {worst:.1e} of the signal"
     if worst > limit:
         detail += f" (batch {worst_batch}): an answer depends on the batch or on its neighbours"
     return Level.judged("consistency", worst <= limit, {"worst_row": worst}, {"worst_row": limit}, detail)

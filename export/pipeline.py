@@ -99,7 +99,9 @@ def export_onnx(
             )
         artifact.publish(candidate, target, certificate)
     if certificate.grade == "numeric":
-        progress.warn("accuracy not proven: no data of the run was at hand (--data names it)")
+        progress.warn(
+            "accuracy not proven: judged on drawn pictures, since no data of the run was at hand (--data names it)"
+        )
     return Exported(target, certificate, certificate_path(target))
 
 

@@ -92,6 +92,10 @@ MISTAKES = [
     (["train", "--data", "PICTURES", "--max-time", "-5m"], 2, "'-5m' is no length of time"),
     (["train", "--data", "PICTURES", "--split", "tset"], 2, "there is no split 'tset'"),
     (["train", "--data", "PICTURES", "--name", "../out"], 2, "is no run name"),
+    (["train", "--resume", "RUN", "--set", "epochs=9"], 2, "a resumed run keeps its data, recipe"),
+    (["train", "--data", "PICTURES", "--set", "blocks=1"], 2, "hint: for example --set blocks=3,4,6,3"),
+    (["predict", "empty", "--model", "RUN"], 2, "hint: name its files: empty/*"),
+    (["info", "text.jpg"], 2, "info does not describe .jpg files"),
     (["train", "--resume", "tinny"], 2, "there is no run 'tinny'"),
     (["import", "foreign.pth"], 2, "foreign.pth is not a state dict that loads safely"),
     (["import", "missing.pth"], 2, "there is no file missing.pth"),
@@ -144,6 +148,29 @@ def test_debug_shows_where_an_error_came_from(cli: CliRunner) -> None:
     assert code == 2
     assert "Traceback" in log
     assert "error: --data missing" in log
+
+
+def test_ctrl_c_before_anything_was_saved_leaves_no_run(
+    cli: CliRunner, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tinyres.train.train", interrupted)
+    code, said, log = outcome(
+        cli, "train", "--data", picture_folder, "--set", "image_size=16", "--name", "early", "--runs", tmp_path / "runs"
+    )
+    assert (code, said, log.splitlines()[-1]) == (130, "", "interrupted")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_an_answer_that_cannot_be_written_is_no_defect() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "tinyres", "recipes"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: cannot write the answer to stdout: No space left")
 
 
 def test_a_package_that_is_not_installed_is_named_with_its_command(capsys: pytest.CaptureFixture[str]) -> None:

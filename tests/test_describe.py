@@ -21,6 +21,8 @@ def test_every_kind_of_file_says_what_it_is(exported: Exported, trained: Trained
         run.path / "history.json": "training history",
         run.path / "training_history.json": "training history",
         run.path / "env.json": "environment of a run",
+        run.path / "state.json": "state of a run",
+        exported.path.with_name("fp32.onnx.golden.json"): "golden vectors for other languages",
         run.best: "checkpoint",
         run.last: "training state, to resume from",
         exported.path: "ONNX artifact",
@@ -57,6 +59,16 @@ def test_what_is_none_of_them_is_an_input_error(name: str, content: bytes, tmp_p
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError):
         describe(tmp_path / name)
+
+
+def test_an_artifact_that_is_not_its_certificates_is_called_not_proven(exported: Exported, tmp_path: Path) -> None:
+    assert describe(exported.path).facts["certificate"] == "fp32.onnx.json, grade full"
+    other = tmp_path / "fp32.onnx"
+    other.write_bytes(exported.path.read_bytes())
+    assert describe(other).facts["certificate"] == "none: not proven"
+    text = exported.certificate_file.read_text().replace(exported.certificate.artifact_sha256, "0" * 64)
+    (tmp_path / "fp32.onnx.json").write_text(text)
+    assert describe(other).facts["certificate"] == "fp32.onnx.json, of another file: not proven"
 
 
 def test_places_that_are_nothing_are_named(tmp_path: Path) -> None:

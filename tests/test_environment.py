@@ -8,7 +8,16 @@ from tinyres import environment, records
 
 
 def test_the_command_is_recorded_without_the_folders_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["tinyres", "bench", "/home/u/runs/mine", "--data=/home/u/my.zip", "--batch", "1,32", "~/x/y.onnx", "runs/a"]
+    words = [
+        "tinyres",
+        "bench",
+        "/home/u/runs/mine",
+        "--data=/home/u/my.zip",
+        "--batch",
+        "1,32",
+        "~/x/y.onnx",
+        "runs/a",
+    ]
     monkeypatch.setattr(sys, "argv", ["/usr/bin/tinyres", *words[1:]])
     assert environment.command_line() == "tinyres bench mine --data=my.zip --batch 1,32 y.onnx runs/a"
 

@@ -65,7 +65,7 @@ def test_data_that_is_gone_is_not_at_hand_and_says_so(own_run: Path) -> None:
     config.write_text(config.read_text().replace(str(place), str(place) + "-gone"))
     listener = Listening()
     assert data_at_hand(find_model(str(own_run), own_run), None, cache_dir=None, progress=listener) is None
-    assert "not at hand" in listener.said
+    assert "judging on drawn pictures instead" in listener.said
 
 
 def test_a_bare_checkpoint_needs_its_data_named(own_run: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_any_text_is_a_record_or_an_input_error(text: str | bytes) -> None:
 def test_an_error_names_the_source_and_the_field(tmp_path: Path) -> None:
     path = tmp_path / "sample.json"
     path.write_text('{"count": "many", "names": [], "share": null}')
-    with pytest.raises(ArtifactError, match=r"sample\.json is not a valid Sample: count: "):
+    with pytest.raises(ArtifactError, match=r"sample\.json is damaged or of another kind: count: "):
         records.load(Sample, path, error=ArtifactError)
 
 

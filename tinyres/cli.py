@@ -77,7 +77,7 @@ def stats(out: Console, data: Data = "tiny-imagenet", image_size: int = 64, cach
     statistics = open_dataset(data, image_size=image_size, cache_dir=cache, progress=out).manifest.statistics
     lines = [("mean", statistics.mean), ("std", statistics.std), ("std of all pixels", statistics.std_pixels)]
     text = "\n".join(f"{name:18}{red:.4f}  {green:.4f}  {blue:.4f}" for name, (red, green, blue) in lines)
-    out.result(statistics, f"{text}\nstd is the mean of each picture's own, which training divides by, as the seed did")
+    out.result(statistics, f"{text}\nstd is the mean of each picture's own: training divides by it, as the seed did")
 
 
 @command(app)
@@ -103,6 +103,7 @@ def train(
     cache: Cache = None,
 ) -> int:
     """Train a model into runs/NAME; Ctrl-C stops cleanly, --resume goes on."""
+    from tinyres.errors import UsageError
     from tinyres.recipes import find_recipe, override
     from tinyres.runs import find_run
     from tinyres.units import parse_duration
@@ -110,6 +111,12 @@ def train(
     seconds = parse_duration(max_time) if max_time is not None else None
     chosen = override(find_recipe(recipe), assignments or [])
     old = find_run(resume, runs) if resume is not None else None
+    changed = (data, recipe, assignments, split, name, seed) != ("tiny-imagenet", "seed", None, "val", None, 0)
+    if old and changed:
+        raise UsageError(
+            "a resumed run keeps its data, recipe, split, name and seed",
+            hint="give --resume alone or with --max-time; a new run takes the others",
+        )
     out.log(f"run {old.name} goes on" if old else f"recipe {chosen.name}, data {data}")
     from tinyres import launch
 
@@ -125,14 +132,22 @@ def train(
 
 def _train(out: Console, started: "Started", *, max_seconds: float | None = None, resume: bool = False) -> int:
     from tinyres.errors import EXIT_INTERRUPTED
+    from tinyres.files import remove
     from tinyres.launch import describe
 
     run = started.run
-    with out.copied_to(run.path / "train.log"):
-        out.log(describe(started))
-        from tinyres.train import train as train_run
+    try:
+        with out.copied_to(run.path / "train.log"):
+            out.log(describe(started))
+            from tinyres.train import train as train_run
 
-        result = train_run(run, started.config, started.dataset, max_seconds=max_seconds, resume=resume, progress=out)
+            result = train_run(
+                run, started.config, started.dataset, max_seconds=max_seconds, resume=resume, progress=out
+            )
+    except KeyboardInterrupt:
+        if not run.last.is_file():  # stopped while PyTorch was loading: there is nothing to go on with
+            remove(run.path)
+        raise
     ending = (
         f"stopped ({result.stopped}); go on with: tinyres train --resume {run.name}" if result.stopped else "finished"
     )
@@ -266,8 +281,7 @@ def info(
     from tinyres.describe import describe
 
     found = describe(path)
-    lines = [f"  {name:12} {value}" for name, value in found.facts.items()]
-    out.result(found, "\n".join([f"{path}: {found.kind}", *lines]))
+    out.result(found, f"{path}: {found.kind}\n{found.text()}")
 
 
 @command(app)
@@ -292,7 +306,7 @@ def predict(
     from tinyres.runs import find_artifact
 
     path = find_artifact(model, runs)
-    out.log(f"model: {path}")
+    out.log(f"the newest run: {path}" if model is None else f"model: {path}")
     from tinyres.runtime import Classifier
 
     with Classifier(path, top=top) as classifier:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from tinyres import records
-from tinyres.errors import EXIT_INTERRUPTED, TinyresError
+from tinyres.errors import EXIT_INTERRUPTED, StorageError, TinyresError
 from tinyres.units import duration
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ class Console:
     def result(self, data: object, text: str) -> None:
         """The command's answer: `data` as JSON with --json, else `text`."""
         if self._answers:
-            print(records.to_json(data) if self.json else text, flush=True)
+            try:
+                print(records.to_json(data) if self.json else text, flush=True)
+            except BrokenPipeError:
+                raise
+            except OSError as exc:
+                raise StorageError(f"cannot write the answer to stdout: {exc.strerror or exc}") from exc
 
     @contextmanager
     def steps(self) -> Iterator[None]:

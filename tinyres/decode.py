@@ -30,7 +30,8 @@ def pixels_from_file(path: str | Path, preprocess: Preprocess) -> NDArray[np.uin
     try:
         content = Path(path).read_bytes()
     except OSError as exc:
-        raise ImageError(f"cannot read {path}: {exc.strerror or exc}") from exc
+        hint = f"name its files: {path}/*" if Path(path).is_dir() else None
+        raise ImageError(f"cannot read {path}: {exc.strerror or exc}", hint=hint) from exc
     return pixels_from_bytes(content, preprocess, name=str(path))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from tinyres import records
 from tinyres.data.cache import Manifest
 from tinyres.errors import ArtifactError, CheckpointError, InputError
+from tinyres.files import sha256_of
 from tinyres.header import CheckpointHeader, read_header
-from tinyres.runs import Run
+from tinyres.runs import Run, merit
 from tinyres.units import size
 
 if TYPE_CHECKING:
@@ -25,6 +28,12 @@ class Description:
 
     kind: str
     facts: dict[str, str]
+
+    def text(self) -> str:
+        """The facts for people, in 80 columns."""
+        pad = " " * 15
+        lines = (textwrap.fill(value, 80, initial_indent=pad, subsequent_indent=pad) for value in self.facts.values())
+        return "\n".join(f"  {name:12} {line[15:]}" for name, line in zip(self.facts, lines, strict=True))
 
 
 def describe(path: Path) -> Description:
@@ -39,7 +48,8 @@ def describe(path: Path) -> Description:
     if path.suffix in kinds:
         return kinds[path.suffix](path)
     hint = f"tinyres import {path}" if path.suffix in (".pth", ".pt") else None
-    raise InputError(f"{path} is no file of tinyres's: valid: {', '.join(kinds)}, .golden.npz", hint=hint)
+    known = f"it describes {', '.join(kinds)} and .golden.npz files"
+    raise InputError(f"info does not describe {path.suffix or 'such'} files: {path}", hint=hint or known)
 
 
 def _folder(path: Path) -> Description:
@@ -51,7 +61,7 @@ def _folder(path: Path) -> Description:
         facts |= {"trained on": config.data_kind, "judged on": config.judged_on, **spec_facts(config.spec)}
         history = run.history() if (path / "history.json").is_file() else []
         if history:
-            best = max(history, key=lambda epoch: (epoch.val_images, epoch.val_acc))
+            best = max(history, key=merit)
             facts["epochs"] = str(state.epochs)
             facts["best"] = f"{best.val_acc:.2%} top-1 on {best.val_images} images, epoch {best.epoch}"
         facts["artifacts"] = ", ".join(sorted(file.name for file in run.exports.glob("*.onnx"))) or "none"
@@ -62,7 +72,11 @@ def _folder(path: Path) -> Description:
         facts = {"data": manifest.kind, "pictures": counts, "classes": str(len(manifest.class_ids))}
         facts |= {"size": f"{manifest.image_size}x{manifest.image_size}", "unreadable": str(len(manifest.unreadable))}
         return Description("cache of decoded pictures", facts)
-    raise InputError(f"{path} is neither a run nor a cache: it has no config.json and no manifest.json")
+    artifacts = sorted(path.glob("*.onnx"))
+    raise InputError(
+        f"{path} is neither a run nor a cache: it has no config.json and no manifest.json",
+        hint=f"tinyres info {artifacts[0]}" if artifacts else None,
+    )
 
 
 def _checkpoint(path: Path) -> Description:
@@ -87,9 +101,20 @@ def _artifact(path: Path) -> Description:
 
     with open_runner(path) as runner:
         facts = {"file": size(path.stat().st_size), "precision": str(runner.precision), **spec_facts(runner.spec)}
-    certificate = path.with_name(path.name + ".json")
-    facts["certificate"] = certificate.name if certificate.is_file() else "none: not proven"
+    facts["certificate"] = _certificate_of(path)
     return Description("ONNX artifact", facts)
+
+
+def _certificate_of(artifact: Path) -> str:
+    path = artifact.with_name(artifact.name + ".json")
+    try:
+        fields = json.loads(path.read_bytes())
+        grade, sha256 = fields["grade"], fields["artifact_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "none: not proven"
+    if sha256 != sha256_of(artifact):
+        return f"{path.name}, of another file: not proven"
+    return f"{path.name}, grade {grade}"
 
 
 def _record(path: Path) -> Description:
@@ -98,32 +123,66 @@ def _record(path: Path) -> Description:
         fields = json.loads(path.read_bytes())
     except ValueError as exc:
         raise InputError(f"{path} is not JSON: {exc}") from exc
-    if isinstance(fields, dict) and {"grade", "levels", "artifact"} <= fields.keys():
-        levels = [
-            f"{level.get('name')} {'passed' if level.get('passed') else 'NOT PASSED'}"
-            for level in fields["levels"]
-            if isinstance(level, dict)
-        ]
-        facts = {key: str(fields.get(key, "")) for key in ("artifact", "grade", "run", "recipe", "created", "backend")}
-        return Description(
-            "certificate", facts | {"trained on": str(fields.get("trained_on")), "levels": ", ".join(levels)}
-        )
-    if isinstance(fields, dict) and {"rows", "scope", "environment"} <= fields.keys():
-        rows = ", ".join(str(row.get("name")) for row in fields["rows"] if isinstance(row, dict))
-        facts = {key: str(fields.get(key, "")) for key in ("run", "created", "command", "threads")}
-        return Description("bench results", facts | {"contenders": rows})
-    if isinstance(fields, dict) and {"recipe", "spec", "data_kind"} <= fields.keys():
-        return _folder(path.parent)
-    if isinstance(fields, dict) and isinstance(fields.get("val_acc"), list):
-        return _history(fields["val_acc"])
     if isinstance(fields, list) and all(isinstance(line, dict) and "val_acc" in line for line in fields):
         return _history([line["val_acc"] for line in fields])
-    if isinstance(fields, dict) and {"instruction_sets", "packages"} <= fields.keys():
-        packages = fields["packages"] if isinstance(fields["packages"], dict) else {}
-        facts = {key: str(fields.get(key)) for key in ("cpu", "cores", "gpu", "python")}
-        versions = ", ".join(f"{name} {version}" for name, version in packages.items())
-        return Description("environment of a run", facts | {"packages": versions})
+    if isinstance(fields, dict):
+        if {"recipe", "spec", "data_kind"} <= fields.keys():
+            return _folder(path.parent)
+        for known, tell in _RECORDS:
+            if known <= fields.keys():
+                return tell(fields)
     raise InputError(f"{path} is JSON, but no record of tinyres's")
+
+
+def _certificate(fields: dict[str, Any]) -> Description:
+    levels = [
+        f"{level.get('name')} {'passed' if level.get('passed') else 'NOT PASSED'}" for level in _dicts(fields["levels"])
+    ]
+    facts = {key: str(fields.get(key, "")) for key in ("artifact", "grade", "run", "recipe", "created", "backend")}
+    facts |= {"trained on": str(fields.get("trained_on")), "levels": ", ".join(levels)}
+    return Description("certificate", facts)
+
+
+def _results(fields: dict[str, Any]) -> Description:
+    facts = {key: str(fields.get(key, "")) for key in ("run", "created", "command", "threads")}
+    return Description(
+        "bench results", facts | {"contenders": ", ".join(str(row.get("name")) for row in _dicts(fields["rows"]))}
+    )
+
+
+def _state(fields: dict[str, Any]) -> Description:
+    return Description("state of a run", {key: str(value) for key, value in fields.items() if value != ""})
+
+
+def _golden_json(fields: dict[str, Any]) -> Description:
+    return Description("golden vectors for other languages", {"pictures": str(len(_dicts(fields["pictures"])))})
+
+
+def _environment(fields: dict[str, Any]) -> Description:
+    packages = fields["packages"] if isinstance(fields["packages"], dict) else {}
+    facts = {key: str(fields.get(key)) for key in ("cpu", "cores", "gpu", "python")}
+    versions = ", ".join(f"{name} {version}" for name, version in packages.items())
+    return Description("environment of a run", facts | {"packages": versions})
+
+
+def _seed_history(fields: dict[str, Any]) -> Description:
+    return _history(fields["val_acc"] if isinstance(fields["val_acc"], list) else [])
+
+
+_RECORDS: tuple[tuple[set[str], Callable[[dict[str, Any]], Description]], ...] = (
+    ({"grade", "levels", "artifact"}, _certificate),
+    ({"rows", "scope", "environment"}, _results),
+    ({"state", "epochs", "message"}, _state),
+    ({"schema", "pictures"}, _golden_json),
+    ({"instruction_sets", "packages"}, _environment),
+    ({"train_loss", "val_acc"}, _seed_history),
+)
+"""The fields that tell a record from the others, and how it is told."""
+
+
+def _dicts(values: Any) -> list[dict[str, Any]]:
+    """The JSON objects of what should be a list of them."""
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
 
 def _history(accuracies: list[Any]) -> Description:
@@ -149,6 +208,8 @@ def spec_facts(spec: ModelSpec) -> dict[str, str]:
     side = spec.preprocess.image_size
     return {
         "network": f"blocks {'-'.join(map(str, spec.blocks))}, widths {'-'.join(map(str, spec.widths))}",
-        "input": f"uint8 RGB (N, {side}, {side}, 3), mean {spec.preprocess.mean}, std {spec.preprocess.std}",
+        "input": f"uint8 RGB (N, {side}, {side}, 3)",
+        "mean": "  ".join(map(str, spec.preprocess.mean)),
+        "std": "  ".join(map(str, spec.preprocess.std)),
         "classes": f"{spec.classes}: {shown}",
     }

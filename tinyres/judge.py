@@ -137,7 +137,7 @@ def data_at_hand(model: Model, data: str | None, *, cache_dir: Path | None, prog
     try:
         return run_data(config, cache_dir=cache_dir, progress=progress)
     except DataError as exc:
-        progress.warn(f"the run's data is not at hand: {exc}")
+        progress.warn(f"{exc}; judging on drawn pictures instead")
         return None
 
 

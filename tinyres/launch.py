@@ -13,6 +13,7 @@ from tinyres.errors import CheckpointError, DataError, UsageError, require_choic
 from tinyres.recipes import Recipe
 from tinyres.runs import SCHEMA, Epoch, Run, RunConfig, create_run, now, save_config
 from tinyres.spec import ModelSpec, Preprocess
+from tinyres.units import counted
 
 if TYPE_CHECKING:
     from tinyres.progress import Progress
@@ -59,6 +60,7 @@ def new_run(
         spec=spec,
     )
     save_config(run, config, environment.capture())
+    run.set_state("stopped", epochs=0, message="not started")
     return Started(run, config, dataset)
 
 
@@ -75,7 +77,10 @@ def old_run(run: Run, *, cache_dir: Path | None = None, progress: Progress) -> S
             f"the run {run.name} has saved nothing to resume from", hint="tinyres train starts a new one"
         )
     config = run.config()
-    dataset = run_data(config, cache_dir=cache_dir, progress=progress)
+    try:
+        dataset = run_data(config, cache_dir=cache_dir, progress=progress)
+    except DataError as exc:
+        raise DataError(str(exc), hint="put the data back as it was, or start a new run") from exc
     return Started(run, config, dataset)
 
 
@@ -115,7 +120,7 @@ def describe(started: Started) -> str:
     return (
         f"run {config.name}: recipe {recipe.name}, blocks {'-'.join(map(str, spec.blocks))}, widths"
         f" {'-'.join(map(str, spec.widths))}, {len(dataset.train):,} pictures of {spec.classes} classes,"
-        f" {recipe.epochs} epochs, judged on {len(dataset.val):,} ({dataset.judged_on})"
+        f" {counted(recipe.epochs, 'epoch')}, judged on {len(dataset.val):,} ({dataset.judged_on})"
     )
 
 

@@ -46,24 +46,25 @@ class Recipe:
 
     def __post_init__(self) -> None:
         checks = {
-            "epochs": self.epochs >= 1,
-            "batch_size": self.batch_size >= 1,
-            "lr": 0 < self.lr < 100,
-            "warmup_epochs": 0 <= self.warmup_epochs <= self.epochs,
-            "momentum": 0 <= self.momentum < 1,
-            "weight_decay": 0 <= self.weight_decay < 1,
-            "label_smoothing": 0 <= self.label_smoothing < 1,
-            "crop_padding": 0 <= self.crop_padding <= self.image_size,
-            "nesterov": not self.nesterov or self.momentum > 0,
+            "image_size": (8 <= self.image_size <= 512, "8 to 512"),
+            "epochs": (self.epochs >= 1, "1 or more"),
+            "batch_size": (self.batch_size >= 1, "1 or more"),
+            "lr": (0 < self.lr < 100, "above 0, below 100"),
+            "warmup_epochs": (0 <= self.warmup_epochs <= self.epochs, "0 up to epochs"),
+            "momentum": (0 <= self.momentum < 1, "0 up to, not including, 1"),
+            "weight_decay": (0 <= self.weight_decay < 1, "0 up to, not including, 1"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "0 up to, not including, 1"),
+            "crop_padding": (0 <= self.crop_padding <= self.image_size, "0 up to image_size"),
+            "nesterov": (not self.nesterov or self.momentum > 0, "false where momentum is 0"),
         }
-        for field, fits in checks.items():
+        for field, (fits, valid) in checks.items():
             if not fits:
-                raise UsageError(f"recipe {self.name}: {field} cannot be {getattr(self, field)}")
+                raise UsageError(f"recipe {self.name}: {field} cannot be {getattr(self, field)}; valid: {valid}")
 
 
 SEED = Recipe(
     name="seed",
-    about="the original project's values on this network: 100 epochs, batch 64, lr 0.01",
+    about="the original project's values: 100 epochs, batch 64, lr 0.01",
     dropout=0.4,
     init="torch",
     epochs=100,
@@ -75,7 +76,7 @@ SEED = Recipe(
 
 CLASSIC = Recipe(
     name="classic",
-    about="the same budget with the learning rate, decay and warm-up that published runs of this network use",
+    about="100 epochs with the rate, decay and warm-up of published runs",
     # cs-giung/giung2-jax, Baseline-TinyImageNet: 66.9 % on the official validation set, from 90,000 pictures.
     epochs=100,
     batch_size=128,
@@ -141,7 +142,10 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
     except ValidationError as exc:
         problem = exc.errors()[0]
         field = str(problem["loc"][0])
-        raise UsageError(f"recipe {recipe.name}: {field} = {problem['input']!r}: {problem['msg']}") from exc
+        before = getattr(recipe, field)
+        example = ",".join(map(str, before)) if isinstance(before, tuple) else before
+        message = f"recipe {recipe.name}: {field} cannot be {problem['input']!r}"
+        raise UsageError(message, hint=f"for example --set {field}={example}") from exc
 
 
 def _parse(text: str) -> object:

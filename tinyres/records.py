@@ -57,11 +57,13 @@ def from_json(kind: type[T], text: str | bytes, *, source: str, error: type[Inpu
         record: T = _adapter(cast("Any", kind)).validate_json(text)
         return record
     except UsageError as exc:  # a value that the record's own checks refuse
-        raise error(f"{source} is not a valid {kind.__name__}: {exc}") from exc
+        raise error(f"{source} is damaged or of another kind: {exc}") from exc
     except ValidationError as exc:
         first = exc.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise error(f"{source} is not a valid {kind.__name__}: {place}: {first['msg']}") from exc
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "json_invalid":
+            raise error(f"{source} is not JSON: it is damaged or of another kind") from exc
+        raise error(f"{source} is damaged or of another kind: {place or 'its kind'}: {first['msg']}") from exc
 
 
 def save(path: Path, record: object) -> None:
@@ -73,7 +75,7 @@ def load(kind: type[T], path: Path, *, error: type[InputError] = InputError) -> 
     """Read a `kind` from the JSON file `path`. Errors: `error` if it is absent, too large or does not fit."""
     try:
         if path.stat().st_size > MAX_RECORD_BYTES:
-            raise error(f"{path} is too large to be a {kind.__name__}")
+            raise error(f"{path} is too large: {path.stat().st_size:,} bytes")
         content = path.read_bytes()
     except OSError as exc:
         raise error(f"cannot read {path}: {exc.strerror or exc}") from exc

@@ -152,6 +152,11 @@ class Run:
             raise UsageError(f"the run {self.name} is in use by another process") from exc
 
 
+def merit(epoch: Epoch) -> tuple[int, float, int]:
+    """What makes an epoch the best: judged on as many images as any other, then accuracy, then the later one."""
+    return epoch.val_images, epoch.val_acc, epoch.step
+
+
 def _as_dict(epoch: Epoch) -> dict[str, object]:
     return {name: getattr(epoch, name) for name in Epoch.__dataclass_fields__}
 
@@ -167,15 +172,17 @@ def create_run(runs: Path, name: str | None, *, stem: str) -> Run:
     Errors: UsageError for a name that is taken or no folder name; StorageError.
     """
     if name is not None and not re.fullmatch(r"[\w][\w.-]*", name):
-        raise UsageError(f"--name {name!r} is no run name", hint="letters, digits, - _ . and no leading dot")
+        raise UsageError(
+            f"--name {name!r} is no run name",
+            hint="letters, digits, - _ . and no spaces; the first a letter, digit or _",
+        )
     with storage_errors(runs):
         runs.mkdir(parents=True, exist_ok=True)
         if name is not None:
             path = runs / name
             if path.exists():
-                raise UsageError(
-                    f"there is a run {name!r} already", hint=f"tinyres train --resume {name}, or another --name"
-                )
+                resumable = f"tinyres train --resume {name}, or " if Run(path).last.is_file() else ""
+                raise UsageError(f"there is a run {name!r} already", hint=f"{resumable}another --name")
             path.mkdir()
             return Run(path)
         number = 1
@@ -237,9 +244,8 @@ def find_model(text: str | None, runs: Path) -> Model:
         if (folder / "config.json").is_file():
             run = Run(folder)
             if not run.best.is_file():
-                raise CheckpointError(
-                    f"the run {run.name} has no checkpoint yet", hint=f"tinyres train --resume {run.name}"
-                )
+                resumable = f"tinyres train --resume {run.name}" if run.last.is_file() else "tinyres train, a new run"
+                raise CheckpointError(f"the run {run.name} has no checkpoint yet", hint=resumable)
             return Model(run.best, run, chosen=False)
     if path.is_dir():
         raise CheckpointError(f"{text} is a folder without config.json, so no run")

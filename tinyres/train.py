@@ -23,7 +23,7 @@ from tinyres.header import Origin
 from tinyres.model import build_model, pick_device
 from tinyres.pace import Pace, catch_interrupt
 from tinyres.plot import draw_curves
-from tinyres.runs import Epoch
+from tinyres.runs import Epoch, merit
 from tinyres.units import duration
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def train(
             run.set_state("failed", epochs=trainer.epoch, message=str(exc))
             raise
         run.set_state("stopped" if stopped else "finished", epochs=trainer.epoch, message=stopped)
-        best = max(trainer.history, key=_merit, default=None)
+        best = max(trainer.history, key=merit, default=None)
         return TrainResult(stopped=stopped, history=trainer.history, best=best)
 
 
@@ -212,7 +212,7 @@ class Trainer:
             images_per_second=self.sums.images / self.sums.seconds,
         )
         self.history.append(finished)
-        if max(self.history, key=_merit) is finished:
+        if max(self.history, key=merit) is finished:
             save_weights(self.run.best, self.model, self.config.spec, self._origin(finished))
         if complete:
             self.sums = Sums.zero(self.device)
@@ -371,8 +371,3 @@ class Sums:
         """The step whose loss was NaN or infinite, if any."""
         step = int(self.bad_step.item())
         return step if step >= 0 else None
-
-
-def _merit(epoch: Epoch) -> tuple[int, float, int]:
-    """What makes an epoch the best: judged on as many images as any other, then accuracy, then the later one."""
-    return epoch.val_images, epoch.val_acc, epoch.step

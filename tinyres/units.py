@@ -30,6 +30,11 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: 1 epoch, 1,000 epochs."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def milliseconds(seconds: float) -> str:
     """A latency with three digits that count: 0.412 ms, 31.2 ms, 1,203 ms."""
     value = seconds * 1e3

@@ -403,7 +403,7 @@ def test_a_certificate_that_is_none_is_refused(text: str, exported: Exported, tm
     path = tmp_path / "fp32.onnx"
     path.write_bytes(exported.path.read_bytes())
     certificate_path(path).write_text(text)
-    with pytest.raises(ArtifactError, match="is not a valid Certificate"):
+    with pytest.raises(ArtifactError, match="of another kind"):
         read_certificate(path)
 
 
@@ -418,7 +418,7 @@ def test_without_data_accuracy_is_not_proven(trained: TrainedRun, tmp_path: Path
     assert made.certificate.grade == "numeric"
     assert made.certificate.images.data_kind == "generated"
     assert [level.passed for level in made.certificate.levels if level.name == "accuracy"] == [None]
-    assert warned == ["accuracy not proven: no data of the run was at hand (--data names it)"]
+    assert [text.split(":")[0] for text in warned] == ["accuracy not proven"]
 
 
 def test_the_references_are_computed_once_for_a_checkpoint_and_its_images(

@@ -27,6 +27,7 @@ from tinyres.environment import usable_cores
 from tinyres.errors import DataError
 from tinyres.files import remove, storage_errors, sync_folder, write_bytes
 from tinyres.spec import Preprocess
+from tinyres.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -269,7 +270,8 @@ def _finish(
     for picture in unreadable[:5]:
         progress.warn(f"left out: {picture.reason}")
     if unreadable:
-        progress.warn(f"{len(unreadable)} pictures cannot be read; the manifest lists them")
+        listed = f"listed in {folder / 'manifest.json'}"
+        progress.warn(f"{counted(len(unreadable), 'picture')} cannot be read, {listed}")
     missing = sorted(set(range(len(source.class_ids))) - set(labels["train"].tolist()))
     if missing:
         remove(partial)
