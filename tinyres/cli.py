@@ -132,29 +132,17 @@ def train(
 
 def _train(out: Console, started: "Started", *, max_seconds: float | None = None, resume: bool = False) -> int:
     from tinyres.errors import EXIT_INTERRUPTED
-    from tinyres.files import remove
-    from tinyres.launch import describe
+    from tinyres.launch import describe, describe_end, kept_if_saved
 
     run = started.run
-    try:
-        with out.copied_to(run.path / "train.log"):
-            out.log(describe(started))
-            from tinyres.train import train as train_run
+    with kept_if_saved(run), out.copied_to(run.path / "train.log"):
+        out.log(describe(started))
+        from tinyres.train import train as train_run
 
-            result = train_run(
-                run, started.config, started.dataset, max_seconds=max_seconds, resume=resume, progress=out
-            )
-    except KeyboardInterrupt:
-        if not run.last.is_file():  # stopped while PyTorch was loading: there is nothing to go on with
-            remove(run.path)
-        raise
-    ending = (
-        f"stopped ({result.stopped}); go on with: tinyres train --resume {run.name}" if result.stopped else "finished"
-    )
-    best = f"best epoch {result.best.epoch}: {result.best.val_acc:.1%} top-1" if result.best else "nothing trained yet"
+        result = train_run(run, started.config, started.dataset, max_seconds=max_seconds, resume=resume, progress=out)
     out.result(
         {"run": run.name, "path": str(run.path), "stopped": result.stopped, "best": result.best and result.best.epoch},
-        f"{run.path}: {ending}\n{best} (selected on {started.config.judged_on})\nnext: tinyres export {run.name}",
+        describe_end(started, result),
     )
     return EXIT_INTERRUPTED if result.stopped == "interrupted" else 0
 
@@ -247,8 +235,8 @@ def verify(
     from tinyres.export.verify import verify as verify_artifact
 
     verified = verify_artifact(artifact, backend=backend, progress=out)
-    text = f"{artifact}: proven again here\n{_levels(verified.levels)}"
-    out.result({"artifact": str(artifact), "levels": verified.levels}, text)
+    answer = {"artifact": str(artifact), "levels": verified.levels}
+    out.result(answer, f"{artifact}: proven again here\n{_levels(verified.levels)}")
 
 
 @command(app)
@@ -381,8 +369,7 @@ def demo(out: Console, runs: Runs = RUNS, cache: Cache = None) -> int:
     from tinyres.files import remove
     from tinyres.runs import DEMO_RUN
 
-    home = runs / DEMO_RUN
-    remove(home)
+    remove(home := runs / DEMO_RUN)
     steps: dict[str, Callable[[], int | None]] = {
         "train a small network on drawn shapes": lambda: train(
             out, data="shapes", recipe="demo", name=DEMO_RUN, runs=runs, cache=cache

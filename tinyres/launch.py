@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -10,13 +11,17 @@ from tinyres import environment, records
 from tinyres.data.dataset import Dataset, open_dataset, with_holdout
 from tinyres.data.sources import NAMED
 from tinyres.errors import CheckpointError, DataError, UsageError, require_choice
+from tinyres.files import remove
 from tinyres.recipes import Recipe
 from tinyres.runs import SCHEMA, Epoch, Run, RunConfig, create_run, now, save_config
 from tinyres.spec import ModelSpec, Preprocess
 from tinyres.units import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tinyres.progress import Progress
+    from tinyres.train import TrainResult
 
 JudgedOn = Literal["val", "holdout"]
 
@@ -122,6 +127,27 @@ def describe(started: Started) -> str:
         f" {'-'.join(map(str, spec.widths))}, {len(dataset.train):,} pictures of {spec.classes} classes,"
         f" {counted(recipe.epochs, 'epoch')}, judged on {len(dataset.val):,} ({dataset.judged_on})"
     )
+
+
+def describe_end(started: Started, result: TrainResult) -> str:
+    """How a training ended, what it reached, and the command to type next."""
+    run, best = started.run, result.best
+    ending = (
+        f"stopped ({result.stopped}); go on with: tinyres train --resume {run.name}" if result.stopped else "finished"
+    )
+    reached = f"best epoch {best.epoch}: {best.val_acc:.1%} top-1" if best else "nothing trained yet"
+    return f"{run.path}: {ending}\n{reached} (selected on {started.config.judged_on})\nnext: tinyres export {run.name}"
+
+
+@contextmanager
+def kept_if_saved(run: Run) -> Iterator[None]:
+    """Remove a run that is interrupted before it saved anything, as while PyTorch loads."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not run.last.is_file():
+            remove(run.path)
+        raise
 
 
 def spec_for(dataset: Dataset, recipe: Recipe) -> ModelSpec:
