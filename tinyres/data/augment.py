@@ -43,7 +43,7 @@ class Moves:
 def move_on_host(images: NDArray[np.uint8], chosen: NDArray[np.int64], moves: Moves) -> Tensor:
     """Pick and move pictures of `images` (M, S, S, 3), which may be memory-mapped: (N, S, S, 3) uint8 on the CPU.
 
-    Each picture is one copy of a rectangle into black; a gather by pixel takes three times as long.
+    Each picture is one copy of a rectangle into black; a gather by pixel touches each one on its own.
     """
     size, padding = images.shape[1], moves.padding
     moved = np.zeros((len(chosen), size, size, 3), dtype=np.uint8)
