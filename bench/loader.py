@@ -24,12 +24,13 @@ from tinyres.data.dataset import Split, open_dataset
 from tinyres.data.layout import read_layout
 from tinyres.data.store import ZipStore
 from tinyres.recipes import Recipe
-from tinyres.spec import Preprocess
+from tinyres.spec import ModelSpec, Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CLASSES = 40
+NAMES = tuple(f"class {index}" for index in range(CLASSES))
 BATCH = 128
 WORKERS = 2
 ROUNDS = 4
@@ -95,8 +96,9 @@ def _theirs(folder: Path) -> int:
 
 def _ours(split: Split) -> int:
     recipe = Recipe(name="loader", about="", epochs=1, batch_size=BATCH, lr=1.0, schedule="cosine")
-    batches = TrainingBatches(split, recipe, Preprocess(), seed=0, device=torch.device("cpu"))
-    return sum(len(batches.batch(step)[1]) for step in range(batches.per_epoch))
+    spec = ModelSpec(class_names=NAMES, class_ids=NAMES)
+    batches = TrainingBatches(split, spec, recipe, seed=0, device=torch.device("cpu"))
+    return sum(len(batches.batch(step).labels) for step in range(batches.per_epoch))
 
 
 if __name__ == "__main__":

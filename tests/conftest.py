@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from tinyres import launch
 from tinyres.export.pipeline import Exported, export_onnx
 from tinyres.progress import Silent
-from tinyres.train import train
+from tinyres.training.train import train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_ZIP = REPOSITORY.parent / "shared" / "data" / "tiny-imagenet-200.zip"

@@ -156,7 +156,7 @@ def test_ctrl_c_before_anything_was_saved_leaves_no_run(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tinyres.train.train", interrupted)
+    monkeypatch.setattr("tinyres.training.train.train", interrupted)
     code, said, log = outcome(
         cli, "train", "--data", picture_folder, "--set", "image_size=16", "--name", "early", "--runs", tmp_path / "runs"
     )

@@ -16,7 +16,7 @@ from tinyres.data.tiny_imagenet import CLASSES
 from tinyres.export.pipeline import export_onnx
 from tinyres.progress import Silent
 from tinyres.recipes import DEMO
-from tinyres.train import train
+from tinyres.training.train import train
 
 pytestmark = pytest.mark.slow
 

@@ -13,17 +13,17 @@ def test_the_seed_recipe_is_the_seed_to_the_letter() -> None:
     values = (SEED.epochs, SEED.batch_size, SEED.lr, SEED.momentum, SEED.nesterov, SEED.weight_decay, SEED.dropout)
     assert values == (100, 64, 0.01, 0.9, False, 4e-4, 0.4)
     assert (SEED.schedule, SEED.warmup_epochs, SEED.label_smoothing, SEED.init) == ("cosine-by-epoch", 0, 0, "torch")
-    assert (SEED.crop_padding, SEED.flip, SEED.blocks, SEED.widths) == (4, True, (3, 4, 6, 3), (64, 128, 256, 512))
+    assert (SEED.crop_padding, SEED.flip, SEED.blocks, SEED.widths) == (4, "random", (3, 4, 6, 3), (64, 128, 256, 512))
 
 
 def test_override_takes_numbers_lists_words_and_switches() -> None:
-    changed = override(DEMO, ["lr=0.02", "epochs=3", "widths=8,16,32,64", "schedule=cosine", "flip=false"])
+    changed = override(DEMO, ["lr=0.02", "epochs=3", "widths=8,16,32,64", "schedule=cosine", "flip=off"])
     assert (changed.lr, changed.epochs, changed.widths, changed.schedule, changed.flip) == (
         0.02,
         3,
         (8, 16, 32, 64),
         "cosine",
-        False,
+        "off",
     )
 
 

@@ -34,6 +34,12 @@ class Console:
         self._answers = True
         self._bar: RichProgress | None = None
         self._logs: list[TextIO] = []
+        self._voice = ""
+
+    def speak_as(self, rank: int) -> None:
+        """Of several processes that do the same, only the first speaks; from the others come warnings and errors."""
+        if rank > 0:
+            self.quiet, self._answers, self._voice = True, False, f"[process {rank}] "
 
     def result(self, data: object, text: str) -> None:
         """The command's answer: `data` as JSON with --json, else `text`."""
@@ -68,6 +74,7 @@ class Console:
             log.flush()
         if not shown:
             return
+        text = self._voice + text
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:

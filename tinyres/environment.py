@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from tinyres.errors import UsageError
+
 PACKAGES = (
     "tinyres",
     "numpy",
@@ -122,3 +124,20 @@ def _gpu() -> str | None:
         return None
     properties = torch.cuda.get_device_properties(0)
     return f"{properties.name} (sm_{properties.major}{properties.minor}, CUDA {torch.version.cuda})"
+
+
+def process_count() -> int:
+    """How many processes train together: what torchrun says in WORLD_SIZE, else 1."""
+    return _number("WORLD_SIZE", 1)
+
+
+def process_rank() -> int:
+    """Which of them this one is; 0 writes and speaks."""
+    return _number("RANK", 0)
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdigit():
+        raise UsageError(f"{name} is {text!r} in the environment; valid: what torchrun sets")
+    return int(text)

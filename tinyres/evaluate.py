@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from tinyres.spec import Preprocess
 
 
+BATCH = 100
+GPU_BATCH = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """A model's answers over a split."""
@@ -37,22 +41,37 @@ class Evaluation:
 
 
 def evaluate(
-    model: ResNet, split: Split, preprocess: Preprocess, *, batch: int = 100, task: Task | None = None
+    model: ResNet, split: Split, preprocess: Preprocess, *, mirrored: bool = False, task: Task | None = None
 ) -> Evaluation:
-    """Judge `model` in evaluation mode on its own device, in float32. Errors: ValueError if an answer is not finite."""
-    logits = compute_logits(model, split.images, preprocess, batch=batch, task=task)
+    """Judge `model` in evaluation mode on its own device, in float32. Errors: ValueError if an answer is not finite.
+
+    `mirrored` averages the logits of each picture and its mirror image (test-time augmentation).
+    """
+    logits = compute_logits(model, split.images, preprocess, mirrored=mirrored, task=task)
+    return evaluation_of(logits, split)
+
+
+def evaluation_of(logits: NDArray[np.float32], split: Split) -> Evaluation:
+    """What logits (N, C) of a split's pictures are worth. Errors: ValueError if one is not finite."""
     loss = functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(np.asarray(split.labels)))
     return Evaluation(loss=loss.item(), accuracy=accuracy_of(logits, split.labels), logits=logits)
 
 
 def compute_logits(
-    model: ResNet, images: NDArray[np.uint8], preprocess: Preprocess, *, batch: int = 100, task: Task | None = None
+    model: ResNet,
+    images: NDArray[np.uint8],
+    preprocess: Preprocess,
+    *,
+    mirrored: bool = False,
+    task: Task | None = None,
 ) -> NDArray[np.float32]:
     """Logits (N, C) of (N, S, S, 3) uint8 images, by the model as it is, in evaluation mode."""
     training = model.training
     model.eval()
+    batch = BATCH if model.fc.weight.device.type == "cpu" else GPU_BATCH
     try:
-        return _logits(model, images, preprocess, batch=batch, task=task).astype(np.float32, copy=False)
+        logits = _logits(model, images, preprocess, batch=batch, mirrored=mirrored, task=task)
+        return logits.astype(np.float32, copy=False)
     finally:
         model.train(training)
 
@@ -62,11 +81,11 @@ def reference_logits(
 ) -> NDArray[np.float64]:
     """Logits (N, C) computed in float64 on the CPU: what rounding in float32 is measured against."""
     exact = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).eval()
-    return _logits(exact, images, preprocess, batch=16, task=task)
+    return _logits(exact, images, preprocess, batch=16, mirrored=False, task=task)
 
 
 def _logits(
-    model: ResNet, images: NDArray[np.uint8], preprocess: Preprocess, *, batch: int, task: Task | None
+    model: ResNet, images: NDArray[np.uint8], preprocess: Preprocess, *, batch: int, mirrored: bool, task: Task | None
 ) -> NDArray[Any]:
     weight = model.fc.weight
     parts = []
@@ -74,7 +93,10 @@ def _logits(
         for start in range(0, len(images), batch):
             pixels = torch.from_numpy(np.array(images[start : start + batch]))  # a copy: maps are read-only
             inputs = normalize(pixels.to(weight.device), preprocess, dtype=weight.dtype)
-            parts.append(model(inputs).cpu().numpy())
+            logits = model(inputs)
+            parts.append((logits + model(inputs.flip(3))) / 2 if mirrored else logits)
             if task is not None:
                 task.advance(len(pixels))
-    return np.concatenate(parts)
+        # Gathered on the device: a copy to the host after each batch would make it wait.
+        joined = torch.cat(parts) if parts else torch.empty(0, model.fc.out_features)
+        return (joined.float() if joined.dtype == torch.bfloat16 else joined).cpu().numpy()

@@ -1,29 +1,85 @@
-"""From a user's words to a run folder: a new training, one to go on with, or an import."""
+"""From a user's words to a run folder: a new training, or one to go on with."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
 
 from tinyres import environment, records
 from tinyres.data.dataset import Dataset, open_dataset, with_holdout
 from tinyres.data.sources import NAMED
-from tinyres.errors import CheckpointError, DataError, UsageError, require_choice
+from tinyres.errors import CheckpointError, DataError, TrainingError, UsageError, require_choice
 from tinyres.files import remove
-from tinyres.recipes import Recipe
-from tinyres.runs import SCHEMA, Epoch, Run, RunConfig, create_run, now, save_config
+from tinyres.header import CheckpointHeader, read_header
+from tinyres.metrics import wilson_interval
+from tinyres.recipes import Recipe, find_recipe, override
+from tinyres.runs import SCHEMA, Run, RunConfig, create_run, find_model, now, save_config
 from tinyres.spec import ModelSpec, Preprocess
-from tinyres.units import counted
+from tinyres.units import counted, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tinyres.progress import Progress
-    from tinyres.train import TrainResult
+    from tinyres.training.distributed import World
+    from tinyres.training.train import TrainResult
 
 JudgedOn = Literal["val", "holdout"]
+
+UNEVEN = 2.0
+"""From this ratio of the fullest class to the emptiest on, a user should know."""
+TELLING = 0.1
+"""A 95 % interval wider than this says little about a model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A new training in a user's words."""
+
+    data: str = "tiny-imagenet"
+    recipe: str | None = None
+    """A name or a run's config.json; None is what suits the machine, or `init`."""
+    assignments: tuple[str, ...] = ()
+    """field=value"""
+    init: str | None = None
+    """MODEL to start from."""
+    split: str = "val"
+    name: str | None = None
+    seed: int = 0
+    deterministic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A trained model that training goes on from, instead of random weights."""
+
+    path: Path
+    name: str
+    spec: ModelSpec
+
+    def weights(self, spec: ModelSpec) -> tuple[dict[str, Any], str]:
+        """Its tensors for a model of `spec`, without the classifier where the classes differ; and the file's SHA-256.
+
+        Errors: CheckpointError if the networks differ.
+        """
+        from tinyres.checkpoint import load_weights
+        from tinyres.training.optim import HEAD
+
+        if (self.spec.blocks, self.spec.widths) != (spec.blocks, spec.widths):
+            raise CheckpointError(
+                f"{self.name} has blocks {self.spec.blocks} and widths {self.spec.widths}, the run {spec.blocks} and"
+                f" {spec.widths}",
+                hint="with --init leave out --set blocks and --set widths",
+            )
+        checkpoint = load_weights(self.path)
+        kept = self.spec.class_ids == spec.class_ids
+        return {
+            name: tensor for name, tensor in checkpoint.tensors.items() if kept or not name.startswith(HEAD)
+        }, checkpoint.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +89,112 @@ class Started:
     run: Run
     config: RunConfig
     dataset: Dataset
+    start: Mapping[str, Any] | None = None
+    """Tensors to begin with, of a new run that --init gave some."""
+
+
+def begin(
+    request: Request,
+    old: Run | None,
+    *,
+    runs: Path,
+    home: Path | None = None,
+    world: World | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress,
+) -> Started:
+    """A new run as requested, or `old` to go on with. `home` is where a new one goes, if not into `runs`.
+
+    Errors: UsageError for a request that changes an old run, or as `new_run` and `old_run`.
+    """
+    if old is not None and request != Request():
+        raise UsageError(
+            "a resumed run keeps its data, recipe, split, name and seed",
+            hint="give --resume alone or with --max-time; a new run takes the others",
+        )
+    if world is not None and not world.is_first:
+        return _follow(world, cache_dir=cache_dir, progress=progress)
+    if old is not None:
+        started = old_run(old, cache_dir=cache_dir, progress=progress)
+    else:
+        judged_on = parse_split(request.split)
+        start = find_start(request.init, runs) if request.init is not None else None
+        recipe = choose_recipe(request.recipe, list(request.assignments), start)
+        progress.log(f"recipe {recipe.name}: {recipe.about}")
+        started = new_run(
+            request.data,
+            recipe,
+            runs=home or runs,
+            name=request.name,
+            seed=request.seed,
+            judged_on=judged_on,
+            start=start,
+            deterministic=request.deterministic,
+            cache_dir=cache_dir,
+            progress=progress,
+        )
+    if world is not None:
+        world.first((started.run.path, started.config, started.start))
+    return started
+
+
+def _follow(world: World, *, cache_dir: Path | None, progress: Progress) -> Started:
+    """The first process's run in another one, which opens the data itself: decoded here already, or on this machine."""
+    path, config, start = world.first((Path(), None, None))
+    if config is None:
+        raise TrainingError("the first process has begun no run")
+    return Started(Run(path), config, run_data(config, cache_dir=cache_dir, progress=progress), start)
+
+
+@contextmanager
+def processes() -> Iterator[World | None]:
+    """Join the other processes of a start by torchrun; None for one process, without loading PyTorch."""
+    if environment.process_count() == 1:
+        yield None
+        return
+    from tinyres.training.distributed import joined
+
+    with joined() as world:
+        yield world
+
+
+def find_start(text: str, runs: Path) -> Start:
+    """The checkpoint that `--init` names. Errors: UsageError, CheckpointError."""
+    model = find_model(text, runs)
+    header = None
+    if model.path.suffix == ".safetensors":
+        with model.path.open("rb") as file:
+            header = read_header(file)
+    if header is None:
+        raise CheckpointError(f"{model.path} is no checkpoint to start from", hint="name a run or its best.safetensors")
+    found = records.from_json(CheckpointHeader, header[0], source=f"the header of {model.path}", error=CheckpointError)
+    return Start(model.path, model.name, found.spec)
+
+
+def choose_recipe(name: str | None, assignments: list[str], start: Start | None) -> Recipe:
+    """The recipe to train by: the one named, else what suits `start` or the machine; with `--set` applied.
+
+    With `start` the network and the pictures' size are its. Errors: UsageError, InputError.
+    """
+    recipe = find_recipe(name or ("finetune" if start else _default_recipe()))
+    if start is None:
+        recipe = override(recipe, assignments)
+        if recipe.backbone_lr != 1:
+            raise UsageError(
+                f"recipe {recipe.name} trains the layers below the classifier {recipe.backbone_lr:g} times as fast:"
+                " they have to be trained already",
+                hint="--init MODEL names a run to start from, or --set backbone_lr=1",
+            )
+        return recipe
+    spec = start.spec
+    like = replace(recipe, blocks=spec.blocks, widths=spec.widths, image_size=spec.preprocess.image_size)
+    return override(like, assignments)
+
+
+def _default_recipe() -> str:
+    from tinyres.model import pick_device
+
+    return "fast" if pick_device().type == "cuda" else "nano"
 
 
 def new_run(
@@ -43,14 +205,17 @@ def new_run(
     name: str | None = None,
     seed: int = 0,
     judged_on: JudgedOn = "val",
+    start: Start | None = None,
+    deterministic: bool = False,
     cache_dir: Path | None = None,
     progress: Progress,
 ) -> Started:
-    """Open the data and make the run's folder. Errors: DataError, UsageError, StorageError."""
+    """Open the data and make the run's folder. Errors: DataError, UsageError, CheckpointError, StorageError."""
     dataset = open_run_data(
         data, image_size=recipe.image_size, judged_on=judged_on, seed=seed, cache_dir=cache_dir, progress=progress
     )
-    spec = spec_for(dataset, recipe)
+    spec = spec_for(dataset, recipe, start)
+    weights, digest = start.weights(spec) if start else (None, "")
     run = create_run(runs, name, stem=recipe.name)
     config = RunConfig(
         schema=SCHEMA,
@@ -63,10 +228,12 @@ def new_run(
         seed=seed,
         recipe=recipe,
         spec=spec,
+        started_from=digest,
+        deterministic=deterministic,
     )
     save_config(run, config, environment.capture())
     run.set_state("stopped", epochs=0, message="not started")
-    return Started(run, config, dataset)
+    return Started(run, config, dataset, weights)
 
 
 def parse_split(text: str) -> JudgedOn:
@@ -129,14 +296,41 @@ def describe(started: Started) -> str:
     )
 
 
+def report_data(started: Started, progress: Progress) -> None:
+    """Warn of what in the data makes a result worth less: uneven classes, and too few pictures to judge on."""
+    dataset, names = started.dataset, started.config.spec.class_names
+    counts = np.bincount(np.asarray(dataset.train.labels), minlength=len(names))
+    most, least = int(counts.argmax()), int(counts.argmin())
+    if counts[most] >= UNEVEN * counts[least]:
+        progress.warn(
+            f"uneven classes: {counts[most]:,} pictures of {names[most]}, {counts[least]:,} of {names[least]};"
+            " a model learns to answer with the common ones"
+        )
+    judged = len(dataset.val)
+    low, high = wilson_interval(round(judged * 0.8), judged)
+    if high - low > TELLING:
+        progress.warn(
+            f"{counted(judged, 'picture')} to judge on: an accuracy of 80 % would lie between {low:.0%} and {high:.0%}"
+            " (95 %)"
+        )
+
+
 def describe_end(started: Started, result: TrainResult) -> str:
     """How a training ended, what it reached, and the command to type next."""
+    from tinyres.training.summary import describe_summary
+
     run, best = started.run, result.best
-    ending = (
-        f"stopped ({result.stopped}); go on with: tinyres train --resume {run.name}" if result.stopped else "finished"
-    )
-    reached = f"best epoch {best.epoch}: {best.val_acc:.1%} top-1" if best else "nothing trained yet"
-    return f"{run.path}: {ending}\n{reached} (selected on {started.config.judged_on})\nnext: tinyres export {run.name}"
+    if result.summary is not None:
+        reached = describe_summary(result.summary)
+        ending = f"finished, {duration(result.summary.train_seconds)} in steps"
+    else:
+        ending = f"stopped ({result.stopped}); go on with: tinyres train --resume {run.name}"
+        reached = "nothing trained yet"
+        if best is not None:
+            judged = f"{best.val_images:,} {started.dataset.judged_on} images"
+            low, high = wilson_interval(round(best.val_acc * best.val_images), best.val_images)
+            reached = f"best epoch {best.epoch}: {best.val_acc:.1%} top-1 (95 %: {low:.1%} to {high:.1%} of {judged})"
+    return f"{run.path}: {ending}\n{reached}\nnext: tinyres export {run.name}"
 
 
 @contextmanager
@@ -150,10 +344,15 @@ def kept_if_saved(run: Run) -> Iterator[None]:
         raise
 
 
-def spec_for(dataset: Dataset, recipe: Recipe) -> ModelSpec:
-    """The model a recipe makes of a data set. Tiny ImageNet gets the seed's mean and std, other data its own."""
+def spec_for(dataset: Dataset, recipe: Recipe, start: Start | None = None) -> ModelSpec:
+    """The model a recipe makes of a data set.
+
+    Mean and std are those of the model it starts from; else Tiny ImageNet gets the seed's, other data its own.
+    """
     preprocess = Preprocess(image_size=recipe.image_size)
-    if dataset.manifest.kind != "tiny-imagenet":
+    if start is not None:
+        preprocess = replace(start.spec.preprocess, image_size=recipe.image_size)
+    elif dataset.manifest.kind != "tiny-imagenet":
         statistics = dataset.manifest.statistics
         red, green, blue = (max(round(value, 4), 0.01) for value in statistics.std)  # all-gray pictures have none
         mean = statistics.mean
@@ -170,86 +369,3 @@ def spec_for(dataset: Dataset, recipe: Recipe) -> ModelSpec:
         dropout=recipe.dropout,
         preprocess=preprocess,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class SeedHistory:
-    """The seed's `training_history.json`."""
-
-    train_loss: list[float]
-    train_acc: list[float]
-    val_loss: list[float]
-    val_acc: list[float]
-    lr: list[float]
-
-
-def import_seed(
-    file: Path, *, runs: Path, name: str | None = None, classes: Path | None = None, history: Path | None = None
-) -> Run:
-    """Make a run of the seed's bare state dict. Errors: CheckpointError, InputError, UsageError.
-
-    `classes` is a text file, a class a line (`id`, or `id<TAB>name`), in the order of the outputs. Without it, 200
-    outputs are taken for Tiny ImageNet's sorted wnids, any other number is named class_0, class_1, ...
-    """
-    from tinyres import seed
-    from tinyres.checkpoint import save_tensors
-    from tinyres.header import Origin
-    from tinyres.model import build_model
-
-    tensors = seed.convert(seed.read_state_dict(file), place=str(file))
-    blocks, widths, outputs = seed.shape_of(tensors, place=str(file))
-    class_ids, class_names = _read_classes(classes, outputs)
-    spec = ModelSpec(class_names=class_names, class_ids=class_ids, blocks=blocks, widths=widths)
-    try:
-        build_model(spec).load_state_dict(tensors, strict=True)
-    except RuntimeError as exc:
-        raise CheckpointError(f"{file} does not fit the network: {str(exc).splitlines()[1].strip()}") from exc
-    epochs = _read_history(history) if history else []
-    run = create_run(runs, name, stem="import")
-    config = RunConfig(
-        schema=SCHEMA,
-        name=run.name,
-        created=now(),
-        data="tiny-imagenet",
-        data_kind="unknown",
-        data_fingerprint="",
-        judged_on="val",
-        seed=0,
-        recipe=None,
-        spec=spec,
-    )
-    save_config(run, config, environment.capture())
-    origin = Origin(
-        run=run.name, recipe="imported", data_kind="unknown", data_fingerprint="", epoch=0, step=0, selected_on="none"
-    )
-    save_tensors(run.best, tensors, spec, origin)
-    run.save_history(epochs)
-    run.set_state("imported", epochs=len(epochs))
-    return run
-
-
-def _read_classes(path: Path | None, outputs: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if path is None:
-        if outputs == 200:
-            from tinyres.data.tiny_imagenet import WNIDS, WORDS
-
-            return WNIDS, WORDS
-        names = tuple(f"class_{index}" for index in range(outputs))
-        return names, names
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(f"cannot read --classes {path}: {exc}") from exc
-    if len(lines) != outputs:
-        raise UsageError(f"{path} has {len(lines)} classes, the weights have {outputs} outputs")
-    ids = tuple(line.split("\t")[0].strip() for line in lines)
-    return ids, tuple(line.split("\t")[-1].strip() for line in lines)
-
-
-def _read_history(path: Path) -> list[Epoch]:
-    seen = records.load(SeedHistory, path)
-    rows = zip(seen.train_loss, seen.train_acc, seen.val_loss, seen.val_acc, seen.lr, strict=False)
-    return [
-        Epoch(number, 0, True, train_loss, train_acc, val_loss, val_acc, 0, lr, 0.0, 0.0)
-        for number, (train_loss, train_acc, val_loss, val_acc, lr) in enumerate(rows, start=1)
-    ]

@@ -77,17 +77,21 @@ def _stage(channels: int, width: int, blocks: int, *, stride: int) -> nn.Sequent
     return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
 
 
-def build_model(spec: ModelSpec, *, init: Init = "kaiming") -> ResNet:
+def build_model(spec: ModelSpec, *, init: Init = "kaiming", zero_init_residual: bool = False) -> ResNet:
     """A model of `spec` with fresh weights from torch's global generator.
 
     `kaiming` is torchvision's choice for ResNets (fan-out, He et al. 2015), `torch` the layers' own default, which the
-    seed used.
+    seed used. `zero_init_residual` makes each block start as its skip (Goyal et al. 2017).
     """
     model = ResNet(spec)
     if init == "kaiming":
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    if zero_init_residual:
+        for module in model.modules():
+            if isinstance(module, BasicBlock):
+                nn.init.zeros_(module.bn2.weight)
     return model
 
 

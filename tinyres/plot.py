@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyres.errors import missing_extra
+from tinyres.errors import UsageError, missing_extra
 from tinyres.files import atomic_path
+from tinyres.importing import read_history
+from tinyres.runs import find_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
     from matplotlib.figure import Figure
@@ -18,21 +20,52 @@ if TYPE_CHECKING:
     from tinyres.runs import Epoch
 
 
-def draw_curves(path: Path, histories: Mapping[str, Sequence[Epoch]]) -> None:
-    """Draw one or more histories into the PNG `path`. Errors: BackendUnavailable without matplotlib, StorageError."""
+def find_histories(names: Sequence[str], runs: Path) -> tuple[dict[str, list[Epoch]], Path | None]:
+    """The histories of runs, and of files in the form of the seed's; and the folder of the last run among them.
+
+    No name is the newest run. Errors: UsageError, InputError.
+    """
+    histories: dict[str, list[Epoch]] = {}
+    home = None
+    wanted: Sequence[str | None] = names or [None]
+    for name in wanted:
+        if name is not None and name.endswith(".json"):
+            label, history = Path(name).stem, read_history(Path(name))
+        else:
+            run = find_model(name, runs).run
+            if run is None:
+                raise UsageError(f"{name} belongs to no run, so it has no history to draw")
+            label, history, home = run.name, run.history(), run.path
+        if not history:
+            raise UsageError(f"{label} has no training history to draw")
+        while label in histories:
+            label += "'"
+        histories[label] = history
+    return histories, home
+
+
+def draw_curves(path: Path, histories: Mapping[str, Sequence[Epoch]], *, by_minutes: bool = False) -> None:
+    """Draw one or more histories into the PNG `path`, over epochs or over minutes spent in training steps.
+
+    Errors: BackendUnavailable without matplotlib, StorageError; UsageError for a history without times.
+    """
     figure = _figure(10, 4)
     losses, accuracies = figure.subplots(1, 2)
     for number, (name, history) in enumerate(histories.items()):
         color = f"C{number}"
-        epochs = [epoch.epoch for epoch in history]
-        marker = "o" if len(epochs) < 3 else None
+        seconds = [epoch.seconds for epoch in history]
+        if by_minutes and not all(seconds):
+            raise UsageError(f"the history of {name} holds no times", hint="--by epochs")
+        places = [sum(seconds[: index + 1]) / 60 if by_minutes else e.epoch for index, e in enumerate(history)]
+        marker = "o" if len(places) < 3 else None
         label = f"{name} " if len(histories) > 1 else ""
         for axes, kind, scale in ((losses, "loss", 1), (accuracies, "acc", 100)):
             for part, style in (("train", ":"), ("val", "-")):
                 values = [getattr(epoch, f"{part}_{kind}") * scale for epoch in history]
-                axes.plot(epochs, values, style, color=color, marker=marker, label=f"{label}{part}")
-    losses.set(xlabel="epoch", ylabel="cross entropy", title="loss", ylim=(0, None))
-    accuracies.set(xlabel="epoch", ylabel="top-1, %", title="accuracy", ylim=(0, 100))
+                axes.plot(places, values, style, color=color, marker=marker, label=f"{label}{part}")
+    along = "minutes of training" if by_minutes else "epoch"
+    losses.set(xlabel=along, ylabel="cross entropy", title="loss", ylim=(0, None))
+    accuracies.set(xlabel=along, ylabel="top-1, %", title="accuracy", ylim=(0, 100))
     for axes in (losses, accuracies):
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)

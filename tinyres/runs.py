@@ -4,7 +4,9 @@ runs/<name>/config.json            what was asked: recipe, data, seed, ModelSpec
 env.json               machine and versions
 state.json             running, stopped, finished, failed or imported
 best.safetensors       the weights of the best epoch
+final.safetensors      the weights of the last epoch, once there is one
 last.safetensors       everything needed to go on
+summary.json           what the last and best weights are worth, once it is finished
 history.json           one record an epoch
 training_history.json  the same in the seed's form
 curves.png  train.log
@@ -54,6 +56,10 @@ class RunConfig:
     recipe: Recipe | None
     """None for an imported checkpoint."""
     spec: ModelSpec
+    started_from: str = ""
+    """SHA-256 of the checkpoint that --init named; empty for random weights."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits every time, on a GPU too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,11 @@ class Run:
     def best(self) -> Path:
         """The exported weights."""
         return self.path / "best.safetensors"
+
+    @property
+    def final(self) -> Path:
+        """The last epoch's weights."""
+        return self.path / "final.safetensors"
 
     @property
     def last(self) -> Path:

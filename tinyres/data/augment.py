@@ -1,7 +1,7 @@
-"""Training pictures, a whole batch at once: random crop after padding, horizontal flip, normalise.
+"""Training pictures, a whole batch at once: random crop after padding, horizontal flip, resize, normalise.
 
 What is done to each picture is drawn first and is the same on every device; the pixels are then moved where they lie,
-by copying rectangles on the host and by one gather on a GPU.
+by copying rectangles on the host and by one gather on a GPU. Strong augmentation is in `data.mixing`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms.v2 import functional as functional_v2
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +39,10 @@ class Moves:
         top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
         mirrored = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
         return cls(padding, top, left, mirrored)
+
+    def part(self, chosen: slice) -> Moves:
+        """The moves of some of the pictures."""
+        return Moves(self.padding, self.top[chosen], self.left[chosen], self.mirrored[chosen])
 
 
 def move_on_host(images: NDArray[np.uint8], chosen: NDArray[np.int64], moves: Moves) -> Tensor:
@@ -77,6 +82,17 @@ def move_on_device(images: Tensor, moves: Moves) -> Tensor:
     index = (torch.arange(count)[:, None, None] * side + rows[:, :, None]) * side + columns[:, None, :]
     flat = padded.reshape(-1, 3)
     return flat.index_select(0, index.reshape(-1).to(images.device)).reshape(images.shape)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """(N, S, S, 3) uint8 to (N, size, size, 3) with the filter that decoding uses: bicubic, antialiased."""
+    if images.shape[1] == size:
+        return images
+    planes = images.permute(0, 3, 1, 2)  # in channels-last memory, which torch resizes as it lies
+    resized: Tensor = functional_v2.resize(
+        planes, [size, size], functional_v2.InterpolationMode.BICUBIC, antialias=True
+    )
+    return resized.permute(0, 2, 3, 1).contiguous()
 
 
 def normalize(images: Tensor, preprocess: Preprocess, *, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -1,4 +1,4 @@
-"""How fast a training goes, how long the rest takes, and when it has to stop: by the clock or by Ctrl-C."""
+"""How fast a training goes, how long the rest takes, and when it has to stop: by the clock or by a signal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Pace:
         """Since this process began to train."""
         return self.images / self.seconds if self.seconds else 0.0
 
-    def seconds_for(self, *, train_images: int, judged_images: int) -> float:
+    def seconds_for(self, *, train_images: float, judged_images: int) -> float:
         """How long so much work takes at this pace."""
         return (train_images + judged_images / EVALUATION_SPEEDUP) / max(self.images_per_second, 1e-9)
 
@@ -69,19 +69,27 @@ class Pace:
 
 @contextmanager
 def catch_interrupt() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event that the loop can look at; the second one interrupts at once."""
+    """Turn the first Ctrl-C or SIGTERM (of a scheduler, or torchrun) into an event that the loop can look at.
+
+    The second one acts at once.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event  # signals reach the main thread only
         return
-    previous = signal.getsignal(signal.SIGINT)
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
     def handle(_signal: int, _frame: object) -> None:
         event.set()
-        signal.signal(signal.SIGINT, previous)
+        restore()
 
-    signal.signal(signal.SIGINT, handle)
+    for number in previous:
+        signal.signal(number, handle)
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, previous)
+        restore()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import os
 import signal
 import subprocess
@@ -16,17 +15,18 @@ import torch
 from tiny import TINY, TrainedRun
 
 from tinyres import launch
-from tinyres import train as train_module
 from tinyres.checkpoint import load_state, load_weights, same_weights, save_state
 from tinyres.errors import CheckpointError, DataError, TrainingError, UsageError
 from tinyres.launch import Started
-from tinyres.pace import Pace
 from tinyres.progress import Silent
-from tinyres.recipes import DEMO, SEED, Recipe
+from tinyres.recipes import Recipe
 from tinyres.runs import Run
-from tinyres.train import Trainer, learning_rate, train
+from tinyres.schedules import learning_rate
+from tinyres.training import train as train_module
+from tinyres.training.train import Options, Trainer, train
 
-DROPPING = replace(TINY, dropout=0.2)
+DROPPING = replace(TINY, dropout=0.2, ema_epochs=0.5, flip="alternating", start_scale=0.5, grow=(0.2, 0.6))
+"""With everything that a resume has to get right."""
 
 
 def start(pictures: Path, runs: Path, recipe: Recipe = DROPPING, name: str = "run") -> Started:
@@ -34,7 +34,13 @@ def start(pictures: Path, runs: Path, recipe: Recipe = DROPPING, name: str = "ru
 
 
 def run_to_end(started: Started, *, resume: bool = False) -> None:
-    train(started.run, started.config, started.dataset, resume=resume, progress=Silent())
+    train(started.run, started.config, started.dataset, options=Options(resume=resume), progress=Silent())
+
+
+def ready(started: Started) -> Trainer:
+    trainer = Trainer(started.run, started.config, started.dataset, progress=Silent())
+    trainer.prepare()
+    return trainer
 
 
 class StopAfter(threading.Event):
@@ -47,22 +53,6 @@ class StopAfter(threading.Event):
     def is_set(self) -> bool:
         self.left -= 1
         return self.left < 0
-
-
-def test_the_seed_steps_down_half_a_cosine_once_an_epoch() -> None:
-    rates = [learning_rate(SEED, epoch * 10 + step, 10) for epoch in (0, 25, 50, 99) for step in (0, 9)]
-    wanted = [0.01 * (1 + math.cos(math.pi * epoch / 100)) / 2 for epoch in (0, 25, 50, 99) for _ in (0, 9)]
-    assert rates == pytest.approx(wanted)
-
-
-def test_warmup_rises_to_the_peak_and_the_end_is_almost_zero() -> None:
-    recipe = replace(DEMO, epochs=5, warmup_epochs=1.0, lr=0.1)
-    rates = [learning_rate(recipe, step, 10) for step in range(50)]
-    assert rates[0] == pytest.approx(0.01)
-    assert rates[9] == pytest.approx(0.1)
-    assert max(rates) == pytest.approx(0.1)
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert 0 < rates[-1] < 0.0005
 
 
 def test_a_finished_run_has_all_its_files(trained: TrainedRun) -> None:
@@ -99,15 +89,17 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
     unbroken = start(picture_folder, tmp_path, name="unbroken")
     run_to_end(unbroken)
     broken = start(picture_folder, tmp_path, name="broken")
-    recipe = broken.config.recipe
-    assert recipe is not None
     with broken.run.lock():
-        trainer = Trainer(broken.run, broken.config, recipe, broken.dataset, Pace(None), Silent())
+        trainer = ready(broken)
         assert trainer.fit(StopAfter(stop_after)) == "interrupted"
     run_to_end(broken, resume=True)
 
     first, second = load_state(unbroken.run.last), load_state(broken.run.last)
     assert same_weights(first["model"], second["model"])
+    assert same_weights(first["averaged"], second["averaged"])
+    finals = [load_weights(run.final).tensors for run in (unbroken.run, broken.run)]
+    assert same_weights(*finals)
+    assert same_weights(finals[0], first["averaged"])
     moments = [[entry["momentum_buffer"] for entry in s["optimizer"]["state"].values()] for s in (first, second)]
     assert all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
     accuracies = [[epoch.val_acc for epoch in run.history()] for run in (unbroken.run, broken.run)]
@@ -161,7 +153,7 @@ def test_ctrl_c_ends_with_130_and_a_usable_run(picture_folder: Path, tmp_path: P
 
 def test_time_given_ends_a_run_cleanly_with_weights_to_use(picture_folder: Path, tmp_path: Path) -> None:
     started = start(picture_folder, tmp_path, replace(DROPPING, epochs=10_000))
-    result = train(started.run, started.config, started.dataset, max_seconds=0.5, progress=Silent())
+    result = train(started.run, started.config, started.dataset, options=Options(max_seconds=0.5), progress=Silent())
     assert result.stopped == "time"
     assert result.best is not None
     assert started.run.state().state == "stopped"
@@ -216,13 +208,12 @@ def load_any(path: Path) -> list[torch.Tensor]:
 
 def test_stopping_inside_a_later_epoch_leaves_the_best_of_whole_epochs(picture_folder: Path, tmp_path: Path) -> None:
     started = start(picture_folder, tmp_path)
-    recipe = started.config.recipe
-    assert recipe is not None
-    trainer = Trainer(started.run, started.config, recipe, started.dataset, Pace(None), Silent())
+    trainer = ready(started)
     trainer.fit(StopAfter(4))
     before = started.run.best.read_bytes()
-    again = Trainer(started.run, started.config, recipe, started.dataset, Pace(None), Silent())
+    again = Trainer(started.run, started.config, started.dataset, progress=Silent())
     again.restore()
+    again.prepare()
     again.fit(StopAfter(2))
     assert started.run.best.read_bytes() == before
     assert load_state(started.run.last)["step"] == 6

@@ -1,0 +1,98 @@
+"""Make a run of the original project's weights: its bare state dict, and its history where that is at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinyres import environment, records
+from tinyres.errors import CheckpointError, UsageError
+from tinyres.runs import SCHEMA, Epoch, Run, RunConfig, create_run, now, save_config
+from tinyres.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class SeedHistory:
+    """The seed's `training_history.json`."""
+
+    train_loss: list[float]
+    train_acc: list[float]
+    val_loss: list[float]
+    val_acc: list[float]
+    lr: list[float]
+
+
+def import_seed(
+    file: Path, *, runs: Path, name: str | None = None, classes: Path | None = None, history: Path | None = None
+) -> Run:
+    """Make a run of the seed's bare state dict. Errors: CheckpointError, InputError, UsageError.
+
+    `classes` is a text file, a class a line (`id`, or `id<TAB>name`), in the order of the outputs. Without it, 200
+    outputs are taken for Tiny ImageNet's sorted wnids, any other number is named class_0, class_1, ...
+    """
+    from tinyres import seed
+    from tinyres.checkpoint import save_tensors
+    from tinyres.header import Origin
+    from tinyres.model import build_model
+
+    tensors = seed.convert(seed.read_state_dict(file), place=str(file))
+    blocks, widths, outputs = seed.shape_of(tensors, place=str(file))
+    class_ids, class_names = _read_classes(classes, outputs)
+    spec = ModelSpec(class_names=class_names, class_ids=class_ids, blocks=blocks, widths=widths)
+    try:
+        build_model(spec).load_state_dict(tensors, strict=True)
+    except RuntimeError as exc:
+        raise CheckpointError(f"{file} does not fit the network: {str(exc).splitlines()[1].strip()}") from exc
+    epochs = read_history(history) if history else []
+    run = create_run(runs, name, stem="import")
+    config = RunConfig(
+        schema=SCHEMA,
+        name=run.name,
+        created=now(),
+        data="tiny-imagenet",
+        data_kind="unknown",
+        data_fingerprint="",
+        judged_on="val",
+        seed=0,
+        recipe=None,
+        spec=spec,
+    )
+    save_config(run, config, environment.capture())
+    origin = Origin(
+        run=run.name, recipe="imported", data_kind="unknown", data_fingerprint="", epoch=0, step=0, selected_on="none"
+    )
+    save_tensors(run.best, tensors, spec, origin)
+    run.save_history(epochs)
+    run.set_state("imported", epochs=len(epochs))
+    return run
+
+
+def _read_classes(path: Path | None, outputs: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if path is None:
+        if outputs == 200:
+            from tinyres.data.tiny_imagenet import WNIDS, WORDS
+
+            return WNIDS, WORDS
+        names = tuple(f"class_{index}" for index in range(outputs))
+        return names, names
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(f"cannot read --classes {path}: {exc}") from exc
+    if len(lines) != outputs:
+        raise UsageError(f"{path} has {len(lines)} classes, the weights have {outputs} outputs")
+    ids = tuple(line.split("\t")[0].strip() for line in lines)
+    return ids, tuple(line.split("\t")[-1].strip() for line in lines)
+
+
+def read_history(path: Path) -> list[Epoch]:
+    """The epochs of a file in the form of the seed's `training_history.json`. Errors: InputError."""
+    seen = records.load(SeedHistory, path)
+    rows = zip(seen.train_loss, seen.train_acc, seen.val_loss, seen.val_acc, seen.lr, strict=False)
+    return [
+        Epoch(number, 0, True, train_loss, train_acc, val_loss, val_acc, 0, lr, 0.0, 0.0)
+        for number, (train_loss, train_acc, val_loss, val_acc, lr) in enumerate(rows, start=1)
+    ]

@@ -1,0 +1,1 @@
+"""Training with PyTorch: the spine is `train`; what it stands on is one noun a file."""

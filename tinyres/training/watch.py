@@ -1,0 +1,89 @@
+"""What a person sees of a running training: a note beside the bar, a line an epoch, curves, TensorBoard if asked."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from tinyres.errors import missing_extra
+from tinyres.plot import draw_curves
+from tinyres.schedules import learning_rate, picture_size
+from tinyres.units import duration
+
+if TYPE_CHECKING:
+    from tinyres.progress import Progress
+    from tinyres.recipes import Recipe
+    from tinyres.runs import Epoch, Run
+    from tinyres.training.pace import Pace
+    from tinyres.training.sums import Sums
+
+DRAW_EVERY_S = 10.0
+"""A picture takes a third of a second, and a small network's epoch no more."""
+ESTIMATE_AFTER_S = 5.0
+LONG_RUN_S = 24 * 3600.0
+
+
+class Watch:
+    """Tells `progress` and the run's folder how a training goes. It changes nothing of it."""
+
+    def __init__(self, run: Run, recipe: Recipe, pace: Pace, progress: Progress, *, tensorboard: bool = False) -> None:
+        self._run, self._recipe, self._pace, self._progress = run, recipe, pace, progress
+        self._drawn = -DRAW_EVERY_S
+        self._estimated = False
+        self._board = None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as exc:
+                raise missing_extra("--tensorboard", "tensorboard", "tensorboard") from exc
+            self._board = SummaryWriter(str(run.path / "tensorboard"))
+
+    def note(self, sums: Sums, step: int, per_epoch: int) -> str:
+        """The state in a few words. It waits for the device."""
+        rate = learning_rate(self._recipe, step, per_epoch)
+        return (
+            f"epoch {step // per_epoch + 1}/{self._recipe.epochs} loss {sums.mean_loss():.3f}"
+            f" acc {sums.accuracy():.1%} lr {rate:.3g} {self._pace.images_per_second:.0f} images/s"
+        )
+
+    def estimate(self, *, epoch: int, train_images: int, judged_images: int) -> None:
+        """Say once, after the first steps, how long the whole will take. `epoch` is the running one, from 0."""
+        if self._estimated or self._pace.seconds < ESTIMATE_AFTER_S or self._pace.steps < 4:
+            return
+        self._estimated = True
+        left = range(epoch, self._recipe.epochs)
+        now = picture_size(self._recipe, epoch) ** 2  # a picture's cost goes by its area
+        areas = sum(picture_size(self._recipe, later) ** 2 for later in left) / now
+        judged = len(left) * judged_images * self._recipe.image_size**2 / now
+        seconds = self._pace.seconds_for(train_images=train_images * areas, judged_images=round(judged))
+        rate = f"{self._pace.images_per_second:.0f} images/s"
+        self._progress.log(f"the whole will take about {duration(seconds)} at {rate}")
+        if seconds > LONG_RUN_S:
+            self._progress.warn(
+                f"{duration(seconds)} is long: stop at any time and go on with --resume {self._run.name},"
+                " give --max-time, take --recipe nano, or use a GPU"
+            )
+
+    def epoch(self, history: list[Epoch], *, judged_on: str, judged_of: int) -> None:
+        """Report the last line of `history`."""
+        last = history[-1]
+        few = "" if last.val_images == judged_of else f" (on {last.val_images} images)"
+        size = picture_size(self._recipe, last.epoch - 1)
+        small = f" at {size}x{size}" if size != self._recipe.image_size else ""
+        self._progress.log(
+            f"epoch {last.epoch}/{self._recipe.epochs}{'' if last.complete else ' (stopped inside)'}:"
+            f" train loss {last.train_loss:.3f} acc {last.train_acc:.1%},"
+            f" {judged_on} loss {last.val_loss:.3f} acc {last.val_acc:.1%}{few},"
+            f" {last.images_per_second:.0f} images/s{small}"
+        )
+        ended = not last.complete or last.epoch == self._recipe.epochs
+        if ended or time.monotonic() - self._drawn > DRAW_EVERY_S:
+            draw_curves(self._run.path / "curves.png", {self._run.name: history})
+            self._drawn = time.monotonic()
+        if self._board is not None:
+            for name in ("train_loss", "train_acc", "val_loss", "val_acc", "lr", "images_per_second"):
+                tag = name.replace("_", "/", 1) if name.startswith(("train", "val")) else name
+                self._board.add_scalar(tag, getattr(last, name), last.step)
+            self._board.flush()
+            if ended:
+                self._board.close()
