@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tinyres import seed
 from tinyres.errors import CheckpointError
-from tinyres.launch import import_seed
+from tinyres.importing import import_seed
 from tinyres.model import build_model
 from tinyres.runs import find_model
 from tinyres.spec import ModelSpec
