@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -202,12 +203,22 @@ def test_all_cores_draw_the_same_pictures_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_script_without_the_main_guard_gets_an_error_not_a_hang(tmp_path: Path) -> None:
+@pytest.mark.parametrize("many_names", [False, True], ids=["shapes", "a folder of many files"])
+def test_a_script_without_the_main_guard_gets_an_error_not_a_hang(many_names: bool, tmp_path: Path) -> None:
+    data = "shapes"
+    if many_names:  # more than a pipe to a worker holds
+        data = str(tmp_path / "pictures")
+        picture = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(picture, "png")
+        for number in range(1200):
+            path = Path(data) / f"class{number % 2}" / f"{'long name ' * 12}{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture.getvalue())
     script = tmp_path / "script.py"
     script.write_text(
-        textwrap.dedent("""
+        textwrap.dedent(f"""
             from tinyres.data.dataset import open_dataset
-            open_dataset("shapes", image_size=16)
+            open_dataset({data!r}, image_size=16)
         """)
     )
     environment = {**os.environ, "TINYRES_CACHE": str(tmp_path / "cache")}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -109,29 +110,31 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(picture_folder: Path, tmp_path: Path) -> None:
-    arguments = ["--set", "blocks=1,1", "--set", "widths=8,16", "--set", "image_size=16", "--set", "batch_size=8"]
-    command = [sys.executable, "-m", "tinyres", "train", "--runs", str(tmp_path), "--recipe", "demo", *arguments]
-    begin = [*command, "--data", str(picture_folder), "--set", "epochs=40"]
-    subprocess.run([*begin, "--name", "whole"], check=True, capture_output=True, timeout=300)
-    process = subprocess.Popen([*begin, "--name", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    killed = tmp_path / "killed"
-    while not (killed / "last.safetensors").exists():
-        assert process.poll() is None
-        os.sched_yield()
-    process.kill()
-    process.wait(timeout=60)
+def test_a_run_killed_again_and_again_ends_bit_for_bit_like_an_unbroken_one(
+    picture_folder: Path, tmp_path: Path
+) -> None:
+    program = Path(__file__).with_name("lives.py")
     ended = subprocess.run(
-        [sys.executable, "-m", "tinyres", "train", "--runs", str(tmp_path), "--resume", "killed"],
+        [sys.executable, program, picture_folder, tmp_path, "1"],
+        env={**os.environ, "PYTHONPATH": str(program.parents[1])},
         capture_output=True,
         text=True,
         timeout=300,
-        check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    whole, resumed = (load_state(tmp_path / name / "last.safetensors") for name in ("whole", "killed"))
-    assert whole["step"] == resumed["step"]
-    assert same_weights(whole["model"], resumed["model"])
+    deaths = json.loads(ended.stdout)
+    assert sum(deaths.values()) >= 8
+    assert set(deaths) >= {"step", "half written", "written"}
+    whole, killed = Run(tmp_path / "whole"), Run(tmp_path / "killed")
+    first, second = load_state(whole.last), load_state(killed.last)
+    assert same_weights(first["model"], second["model"])
+    assert same_weights(first["averaged"], second["averaged"])
+    for path in ("best", "final"):
+        weights = [load_weights(getattr(run, path)).tensors for run in (whole, killed)]
+        assert same_weights(*weights)
+    histories = [[replace(e, seconds=0.0, images_per_second=0.0) for e in run.history()] for run in (whole, killed)]
+    assert histories[0] == histories[1]
+    assert [path.name for path in killed.path.iterdir() if ".part-" in path.name] == []
 
 
 @pytest.mark.slow
@@ -247,7 +250,7 @@ def test_a_disk_that_fills_up_keeps_the_checkpoint_before(picture_folder: Path, 
     ended = subprocess.run([sys.executable, "-c", program, started.run.last], capture_output=True, text=True)
     assert "StorageError: cannot write" in ended.stderr
     assert {path: path.read_bytes() for path in kept} == kept
-    assert [path.name for path in started.run.path.iterdir() if path.name.startswith(".last")] == []
+    assert [path.name for path in started.run.path.iterdir() if ".part-" in path.name] == []
 
 
 def test_a_run_in_use_is_refused(picture_folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import pickle
 import time
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -200,12 +201,15 @@ def _decode_all(source: Source, preprocess: Preprocess, partial: Path, chunks: l
         for chunk in chunks:
             yield _decode(source, preprocess, partial, chunk)
         return
+    # By a file: Python waits for ever for a starting worker that died before it took more than a pipe holds.
+    job = partial / "job.pickle"
+    job.write_bytes(pickle.dumps((source, preprocess, partial)))
     # spawn, not fork: the parent may hold threads (progress bar, torch) that a fork would copy in a broken state.
     pool = concurrent.futures.ProcessPoolExecutor(
         usable_cores(),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,
-        initargs=(source, preprocess, partial),
+        initargs=(job,),
     )
     with pool:
         try:
@@ -224,9 +228,9 @@ def _decode_all(source: Source, preprocess: Preprocess, partial: Path, chunks: l
 _worker: tuple[Source, Preprocess, Path] | None = None
 
 
-def _start_worker(source: Source, preprocess: Preprocess, partial: Path) -> None:
+def _start_worker(job: Path) -> None:
     global _worker  # noqa: PLW0603 - a pool's initializer can hand state to its calls in no other way
-    _worker = (source, preprocess, partial)
+    _worker = pickle.loads(job.read_bytes())  # noqa: S301 - written by the parent, a moment ago
 
 
 def _decode_here(chunk: _Chunk) -> _Done:
@@ -294,6 +298,7 @@ def _finish(
     )
     records.save(partial / "manifest.json", manifest)
     (partial / "done.jsonl").unlink()
+    (partial / "job.pickle").unlink(missing_ok=True)
     partial.replace(folder)
     sync_folder(folder.parent)
 

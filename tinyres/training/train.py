@@ -22,6 +22,7 @@ from tinyres.checkpoint import load_state, save_state, save_weights
 from tinyres.data.batches import TrainingBatches, seed_for
 from tinyres.errors import CheckpointError, TinyresError, TrainingError, UsageError
 from tinyres.evaluate import compute_logits, evaluation_of
+from tinyres.files import sweep
 from tinyres.header import Origin
 from tinyres.model import ResNet, build_model
 from tinyres.runs import Epoch, merit
@@ -100,6 +101,8 @@ def train(
     """
     world = world or World.alone()
     with run.lock() if world.is_first else nullcontext(), catch_interrupt() as interrupted:
+        if world.is_first:
+            sweep(run.path)
         trainer = Trainer(run, config, dataset, options=options, start=start, world=world, progress=progress)
         if options.resume:
             trainer.restore()
