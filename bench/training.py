@@ -5,18 +5,36 @@ ZIP is Tiny ImageNet's archive; small parts of it are laid out in a temporary fo
 
 from __future__ import annotations
 
+import statistics
+import sys
+import tempfile
+import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyres import launch
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from torchvision import datasets, transforms
+
+from tinyres import environment, launch, records
+from tinyres.bench.schedule import interleaved
+from tinyres.checkpoint import load_state
 from tinyres.data.tiny_imagenet import WNIDS
+from tinyres.evaluate import evaluate
+from tinyres.model import build_model
 from tinyres.progress import Silent
-from tinyres.recipes import Recipe
-from tinyres.training.train import Options, train
+from tinyres.recipes import CLASSIC, FAST, FINETUNE, SEED, Recipe, override
+from tinyres.schedules import learning_rate
+from tinyres.spec import ModelSpec, Preprocess
+from tinyres.training.train import Options, Trainer, train
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+    from torch import Tensor
 
     from tinyres.launch import Started
 
@@ -54,3 +72,227 @@ def run(data: Path, recipe: Recipe, folder: Path, *, seed: int = 0, start: launc
     )
     train(started.run, started.config, started.dataset, options=Options(), start=started.start, progress=quiet)
     return started
+
+
+def compare_steps(archive: Path, folder: Path) -> dict[str, object]:
+    """Pictures a second of ResNet-34, in turns: a plain loop, ours in float32, ours as it chooses on this machine."""
+    data = few_classes(archive, folder / "ten.zip", TEN)
+    pictures = _as_folder(archive, folder / "pictures", TEN)
+    batch, steps = 64, 3
+    names = tuple(f"class {number}" for number in range(200))
+    spec = ModelSpec(class_names=names, class_ids=names, dropout=0.0)
+    plain = PlainLoop(pictures, spec, replace(CLASSIC, batch_size=batch), seed=0)
+    ours = {
+        name: Trainer(started.run, started.config, started.dataset, progress=Silent())
+        for name, started in {
+            name: launch.new_run(
+                str(data),
+                override(CLASSIC, [f"batch_size={batch}", f"precision={precision}"]),
+                runs=folder,
+                cache_dir=folder / "cache",
+                progress=Silent(),
+            )
+            for name, precision in (("tinyres fp32", "fp32"), ("tinyres", "auto"))
+        }.items()
+    }
+    for trainer in ours.values():
+        trainer.prepare()
+    contenders: dict[str, Callable[[], object]] = {"plain loop": plain.step}
+    contenders |= {name: trainer.train_step for name, trainer in ours.items()}
+    for step in contenders.values():
+        step()
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for name in interleaved(list(contenders), 4):
+        started_at = time.perf_counter()
+        for _ in range(steps):
+            contenders[name]()
+        rates[name].append(batch * steps / (time.perf_counter() - started_at))
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    return {
+        "network": "ResNet-34",
+        "batch": batch,
+        "steps_a_block": steps,
+        "images_per_second": {name: [round(value, 2) for value in values] for name, values in rates.items()},
+        "ratio_to_plain_loop": {name: round(value / middle["plain loop"], 2) for name, value in middle.items()},
+        "precision": {name: trainer.precision for name, trainer in ours.items()},
+    }
+
+
+def compare_recipes(archive: Path, folder: Path, *, seeds: int = 3) -> dict[str, object]:
+    """`seed` and `fast` at equal time on ten classes with a small network: accuracy of the last epoch, seed by seed."""
+    data = few_classes(archive, folder / "ten.zip", TEN)
+    small: dict[str, Any] = {**SMALL, "precision": "fp32"}
+    recipes = {
+        "seed": replace(SEED, **small, epochs=12),
+        "fast": replace(FAST, **small, epochs=18, batch_size=64, lr=0.2),
+    }
+    return {"data": _ABOUT_TEN, **_train_all(data, folder, recipes, seeds=seeds)}
+
+
+def compare_time(archive: Path, folder: Path, *, seeds: int = 3) -> dict[str, object]:
+    """Time to the same accuracy on ten classes: a plain loop with a published recipe, and ours with `fast`."""
+    data = few_classes(archive, folder / "ten.zip", TEN)
+    pictures = _as_folder(archive, folder / "pictures", TEN)
+    recipe = replace(CLASSIC, **SMALL, epochs=20, warmup_epochs=1.0)
+    plain = []
+    for seed in range(seeds):
+        dataset = launch.open_run_data(
+            str(data), image_size=64, judged_on="val", seed=seed, cache_dir=folder / "cache", progress=Silent()
+        )
+        loop = PlainLoop(pictures, launch.spec_for(dataset, recipe), recipe, seed=seed)
+        started_at = time.perf_counter()
+        for _ in range(recipe.epochs * loop.per_epoch):
+            loop.step()
+        seconds = time.perf_counter() - started_at
+        judged = evaluate(loop.model, dataset.val, Preprocess())
+        plain.append({"seed": seed, "seconds": round(seconds, 1), "accuracy": judged.accuracy.top1})
+        _tell(f"plain loop: {plain[-1]}")
+    ours = {"fast": replace(FAST, **SMALL, epochs=14, batch_size=64, lr=0.2)}
+    trained = _train_all(data, folder, ours, seeds=seeds)
+    fast: Any = trained["runs"]
+    times = [statistics.mean(row["seconds"] for row in rows) for rows in (plain, fast["fast"])]
+    means = [statistics.mean(row["accuracy"] for row in rows) for rows in (plain, fast["fast"])]
+    return {
+        "data": _ABOUT_TEN,
+        "plain_loop": {"recipe": recipe, "runs": plain, "mean_accuracy": means[0], "mean_seconds": round(times[0], 1)},
+        "tinyres": trained,
+        "times_sooner": round(times[0] / times[1], 2),
+        "not_less_accurate": means[1] >= means[0],
+    }
+
+
+def compare_finetuning(archive: Path, folder: Path, *, seeds: int = 3) -> dict[str, object]:
+    """300 pictures of ten classes: from scratch, and from a network that learned forty other classes."""
+    few = few_classes(archive, folder / "few.zip", TEN, each=30)
+    others = [wnid for index, wnid in enumerate(WNIDS) if index % 20 and index % 5 == 3]
+    many = few_classes(archive, folder / "many.zip", others, each=250)
+    small: dict[str, Any] = {**SMALL, "precision": "fp32"}
+    before = run(many, replace(FAST, **small, epochs=10, batch_size=64, lr=0.2), folder)
+    start = launch.find_start(str(before.run.best), folder)
+    finetune = replace(FINETUNE, **small)
+    recipes = {
+        "from scratch, finetune's length": replace(finetune, backbone_lr=1.0, lr=0.05),
+        "from scratch, eight times as long": replace(finetune, backbone_lr=1.0, lr=0.05, epochs=8 * finetune.epochs),
+        "finetune": finetune,
+    }
+    starts = {"finetune": start}
+    return {
+        "data": "Tiny ImageNet, every twentieth class, 30 training pictures each; judged on all 500 of val",
+        "started_from": {"classes": len(others), "pictures": 250 * len(others), "accuracy": _last(before)},
+        **_train_all(few, folder, recipes, seeds=seeds, starts=starts),
+    }
+
+
+_ABOUT_TEN = "Tiny ImageNet, every twentieth class: 5,000 training pictures, judged on all 500 of val"
+
+
+class PlainLoop:
+    """Training as torchvision's reference scripts do it: ImageFolder, DataLoader, float32, NCHW."""
+
+    def __init__(self, pictures: Path, spec: ModelSpec, recipe: Recipe, *, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.model, self._recipe, self._step = build_model(spec).train(), recipe, 0
+        preprocess = spec.preprocess
+        steps = transforms.Compose(
+            [
+                transforms.RandomCrop(preprocess.image_size, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(preprocess.mean, preprocess.std),
+            ]
+        )
+        self._loader = DataLoader(
+            datasets.ImageFolder(str(pictures), steps), batch_size=recipe.batch_size, shuffle=True, num_workers=2
+        )
+        self.per_epoch = len(self._loader)
+        self._optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+        )
+        self._batches = self._endless()
+
+    def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            yield from self._loader
+
+    def step(self) -> None:
+        """One batch."""
+        inputs, labels = next(self._batches)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self._recipe, self._step, self.per_epoch)
+        loss = functional.cross_entropy(self.model(inputs), labels)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._step += 1
+
+
+def _train_all(
+    data: Path,
+    folder: Path,
+    recipes: dict[str, Recipe],
+    *,
+    seeds: int,
+    starts: dict[str, launch.Start] | None = None,
+) -> dict[str, object]:
+    """Train every recipe with every seed, in turns."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in recipes}
+    for seed in range(seeds):
+        for name, recipe in recipes.items():
+            started = run(data, recipe, folder, seed=seed, start=(starts or {}).get(name))
+            seconds = sum(epoch.seconds for epoch in started.run.history())
+            compute = load_state(started.run.last)["compute"]
+            row = {"seed": seed, "seconds": round(seconds, 1), "accuracy": _last(started)}
+            rows[name].append({**row, "precision": compute["precision"]})
+            _tell(f"{name}: {row}")
+    return {
+        "recipes": recipes,
+        "runs": rows,
+        "mean_accuracy": {name: statistics.mean(row["accuracy"] for row in found) for name, found in rows.items()},
+        "sd_accuracy": {name: statistics.stdev(row["accuracy"] for row in found) for name, found in rows.items()},
+        "mean_seconds": {name: statistics.mean(row["seconds"] for row in found) for name, found in rows.items()},
+    }
+
+
+def _last(started: Started) -> float:
+    return started.run.history()[-1].val_acc
+
+
+def _as_folder(archive: Path, folder: Path, wanted: Iterable[str]) -> Path:
+    """Some classes' training pictures as ImageFolder reads them."""
+    kept = set(wanted)
+    with zipfile.ZipFile(archive) as whole:
+        for name in whole.namelist():
+            if "/train/" in name and name.endswith(".JPEG") and name.split("/")[2] in kept:
+                path = folder / name.split("/")[2] / name.rsplit("/", 1)[1]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(whole.read(name))
+    return folder
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+COMPARISONS = {
+    "step": compare_steps,
+    "recipes": compare_recipes,
+    "time": compare_time,
+    "finetune": compare_finetuning,
+}
+
+
+def main() -> None:
+    """Compare and print JSON."""
+    name, archive = sys.argv[1], Path(sys.argv[2])
+    with tempfile.TemporaryDirectory(prefix="tinyres-training-") as folder:
+        found = COMPARISONS[name](archive, Path(folder))
+    command = f"python -m tinyres.bench.training {name} tiny-imagenet-200.zip"
+    print(records.to_json({"command": command, **found, "environment": environment.capture()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import TINY, TrainedRun
+from tiny import TINY, TrainedRun, write_pictures
+from typer.testing import CliRunner
 
 from tinyres import launch
 from tinyres.checkpoint import load_state, load_weights, same_weights, save_state
+from tinyres.cli import app
 from tinyres.errors import CheckpointError, DataError, TrainingError, UsageError
 from tinyres.launch import Started
 from tinyres.progress import Silent
@@ -24,6 +28,7 @@ from tinyres.recipes import Recipe
 from tinyres.runs import Run
 from tinyres.schedules import learning_rate
 from tinyres.training import train as train_module
+from tinyres.training.pace import catch_interrupt
 from tinyres.training.train import Options, Trainer, train
 
 DROPPING = replace(TINY, dropout=0.2, ema_epochs=0.5, flip="alternating", start_scale=0.5, grow=(0.2, 0.6))
@@ -289,3 +294,142 @@ def test_tiny_imagenet_gets_the_seeds_constants_and_other_data_its_own(picture_f
     official = replace(dataset, manifest=replace(dataset.manifest, kind="tiny-imagenet"))
     assert launch.spec_for(official, TINY).preprocess.mean == (0.4802, 0.4481, 0.3975)
     assert launch.spec_for(official, TINY).preprocess.std == (0.2296, 0.2263, 0.2255)
+
+
+def test_a_batch_too_large_names_one_that_fits(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tinyres.training import compute
+
+    def step(*_: object, images: int, **__: object) -> None:
+        if images > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    def forward(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    started = start(picture_folder, tmp_path, replace(DROPPING, lr=0.32))
+    monkeypatch.setattr(compute, "try_step", step)
+    monkeypatch.setattr("tinyres.model.ResNet.forward", forward)
+    with pytest.raises(TrainingError, match="a batch of 16 does not fit into the device's memory") as caught:
+        run_to_end(started)
+    assert caught.value.hint == "--set batch_size=4 --set lr=0.08"
+    assert (started.run.state().state, started.run.state().message) == ("failed", "out of memory")
+
+
+def test_an_error_that_is_not_about_memory_passes(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(*_: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    started = start(picture_folder, tmp_path)
+    monkeypatch.setattr("tinyres.model.ResNet.forward", forward)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        run_to_end(started)
+
+
+def resumed_elsewhere(started: Started, monkeypatch: pytest.MonkeyPatch, *, strict: bool) -> list[str]:
+    """Stop a run, go on with another number of threads; what was warned of."""
+    trainer = ready(started)
+    trainer.fit(StopAfter(5))
+    warned: list[str] = []
+    progress = Silent()
+    monkeypatch.setattr(progress, "warn", warned.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
+    options = Options(resume=True, strict_resume=strict)
+    train(started.run, started.config, started.dataset, options=options, progress=progress)
+    return warned
+
+
+def test_going_on_elsewhere_is_said(picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = start(picture_folder, tmp_path)
+    warned = resumed_elsewhere(started, monkeypatch, strict=False)
+    assert "threads was 1, is 99: the result will differ in the last bits" in warned[0]
+    assert started.run.state().state == "finished"
+
+
+def test_strict_resume_refuses_to_go_on_elsewhere(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = start(picture_folder, tmp_path)
+    with pytest.raises(CheckpointError, match="threads was 1, is 99") as caught:
+        resumed_elsewhere(started, monkeypatch, strict=True)
+    assert "without --strict-resume" in str(caught.value.hint)
+    assert load_state(started.run.last)["step"] == 5
+
+
+def test_sigterm_stops_as_cleanly_as_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with catch_interrupt() as event:
+        assert not event.is_set()
+        signal.raise_signal(signal.SIGTERM)
+        assert event.is_set()
+        assert signal.getsignal(signal.SIGTERM) == before  # a second one acts at once
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_average_is_what_is_judged_and_kept_and_equals_one_made_by_hand(
+    picture_folder: Path, tmp_path: Path
+) -> None:
+    started = start(picture_folder, tmp_path, replace(DROPPING, epochs=1, ema_epochs=0.5))
+    trainer = ready(started)
+    average = {name: value.clone().double() for name, value in trainer.model.state_dict().items()}
+    for step in range(trainer.batches.per_epoch):
+        trainer.train_step()
+        decay = min(math.exp(-1 / (0.5 * trainer.batches.per_epoch)), (1 + step) / (10 + step))
+        for name, value in trainer.model.state_dict().items():
+            if step == 0:  # the first average is the first weights
+                average[name] = value.clone().double()
+            elif value.is_floating_point():
+                average[name] = decay * average[name] + (1 - decay) * value.double()
+    for name, value in trainer.kept.state_dict().items():
+        if value.is_floating_point():
+            assert torch.allclose(value.double(), average[name], atol=1e-6), name
+    assert not torch.equal(trainer.kept.fc.weight, trainer.model.fc.weight)
+
+
+def test_bf16_trains_and_keeps_float32_weights(picture_folder: Path, tmp_path: Path) -> None:
+    started = start(picture_folder, tmp_path, replace(DROPPING, epochs=2, precision="bf16"))
+    run_to_end(started)
+    assert load_state(started.run.last)["compute"]["precision"] == "bf16"
+    weights = load_weights(started.run.final).tensors
+    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float32}
+    losses = [epoch.train_loss for epoch in started.run.history()]
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_trains_like_an_eager_one(picture_folder: Path, tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on a CPU, and there is no g++")
+    small = replace(DROPPING, epochs=1, dropout=0.0, start_scale=1.0)
+    runs = [start(picture_folder, tmp_path, replace(small, compile=way), name=way) for way in ("off", "on")]
+    for started in runs:
+        run_to_end(started)
+    assert load_state(runs[1].run.last)["compute"]["compiled"]
+    first, second = (load_weights(started.run.final).tensors for started in runs)
+    for name, value in first.items():
+        assert torch.allclose(value.double(), second[name].double(), atol=1e-3), name
+
+
+def test_twenty_pictures_of_two_classes_train_and_say_how_little_it_means(cli: CliRunner, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pets", classes=2, each=10)
+    sizes = ["--set", "image_size=32", "--set", "epochs=3", "--set", "warmup_epochs=1", "--set", "widths=16,16,16,16"]
+    data = ["--data", str(tmp_path / "pets"), "--runs", str(tmp_path / "runs"), "--name", "pets"]
+    done = cli.invoke(app, ["train", *data, "--recipe", "nano", *sizes])
+    assert done.exit_code == 0, done.stderr
+    assert "2 pictures to judge on: an accuracy of 80 % would lie between" in done.stderr
+    assert "top-1 (95 %: " in done.stdout
+    done = cli.invoke(app, ["export", "pets", "--runs", str(tmp_path / "runs")])
+    assert done.exit_code == 0, done.stderr
+
+
+@pytest.mark.parametrize("size", [32, 128, 256])
+def test_any_size_of_picture_trains(size: int, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pets", classes=2, each=5)
+    recipe = replace(TINY, image_size=size, epochs=1, batch_size=8, warmup_epochs=0.0)
+    started = start(tmp_path / "pets", tmp_path / "runs", recipe)
+    run_to_end(started)
+    assert started.config.spec.input_shape == (size, size, 3)
+    assert started.run.state().state == "finished"

@@ -67,25 +67,25 @@ class StepProfile:
 def profile(started: Started, *, progress: Progress) -> StepProfile:
     """Run some steps of a run's training at full picture size, and look at them. Errors: as training."""
     trainer = Trainer(started.run, started.config, started.dataset, start=started.start, progress=progress)
-    recipe, per_epoch = trainer.recipe, trainer.batches.per_epoch
+    recipe = trainer.recipe
     trainer.prepare()
-    trainer.step = (recipe.epochs - 1) * per_epoch  # the last epoch's pictures have their full size
-    steps = 0
+    steps = images = 0
     deadline = time.perf_counter() + WARM_UP_S
     while steps < STEPS and (steps < 1 or time.perf_counter() < deadline):
-        trainer.train_step()
+        images = _step(trainer)
         _wait(trainer.device)
         steps += 1
     progress.log(f"looking at {steps} steps, three times")
     started_at = time.perf_counter()
-    images = sum(trainer.train_step() for _ in range(steps))
+    for _ in range(steps):
+        _step(trainer)
     _wait(trainer.device)
     step_s = (time.perf_counter() - started_at) / steps
     parts = _phases(trainer, steps)
     operations = _operations(trainer, steps)
 
     size = picture_size(recipe, recipe.epochs - 1)
-    flops = _flops_of_step(trainer, images=images // steps, size=size)
+    flops = _flops_of_step(trainer, images=images, size=size)
     peak = measure_peak(trainer.device, trainer.precision)
     reached = flops / step_s / 1e12
     compute = trainer.compute
@@ -93,11 +93,11 @@ def profile(started: Started, *, progress: Progress) -> StepProfile:
         device=compute.device if compute else trainer.device.type,
         precision=trainer.precision,
         compiled=bool(compute and compute.compiled),
-        batch=images // steps,
+        batch=images,
         size=size,
         steps=steps,
         step_ms=step_s * 1e3,
-        images_per_second=images / steps / step_s,
+        images_per_second=images / step_s,
         parts=parts,
         operations=operations,
         tflops=reached,
@@ -135,6 +135,12 @@ def measure_peak(device: torch.device, precision: str, *, rounds: int = 5) -> fl
     return 2 * side**3 / best / 1e12
 
 
+def _step(trainer: Trainer) -> int:
+    """A step of a whole batch at full picture size: the first of the last epoch, every time."""
+    trainer.step = (trainer.recipe.epochs - 1) * trainer.batches.per_epoch
+    return trainer.train_step()
+
+
 def _phases(trainer: Trainer, steps: int) -> tuple[Part, ...]:
     """The parts of a step by the clock, waiting for the device between them."""
     seconds: dict[str, float] = {}
@@ -150,7 +156,7 @@ def _phases(trainer: Trainer, steps: int) -> tuple[Part, ...]:
 
     trainer.on_phase = turn
     for _ in range(steps):
-        trainer.train_step()
+        _step(trainer)
         turn("")
     trainer.on_phase = lambda _: None
     seconds.pop("", None)
@@ -164,7 +170,7 @@ def _operations(trainer: Trainer, steps: int) -> tuple[Part, ...]:
     on_gpu = trainer.device.type == "cuda"
     with torch_profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as seen:
         for _ in range(steps):
-            trainer.train_step()
+            _step(trainer)
         _wait(trainer.device)
     spent = {
         event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny import TrainedRun
+
+from tinyres import launch
+from tinyres.errors import TinyresError
+from tinyres.progress import Silent
+from tinyres.recipes import DEMO, SEED, Recipe
+from tinyres.runs import Run
+from tinyres.training.pace import Pace
+from tinyres.training.watch import Watch
+
+
+class Heard(Silent):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def log(self, text: str) -> None:
+        self.lines.append(text)
+
+    def warn(self, text: str) -> None:
+        self.lines.append(f"warning: {text}")
+
+
+def watch(recipe: Recipe, *, images_per_second: float, path: Path) -> tuple[Watch, Heard]:
+    pace, heard = Pace(None), Heard()
+    for _ in range(10):
+        pace.add(round(images_per_second), 1.0)
+    return Watch(Run(path), recipe, pace, heard), heard
+
+
+def test_the_estimate_counts_growing_pictures_and_judging(tmp_path: Path) -> None:
+    # Two epochs of 1000 pictures at half the side (a quarter of the work), two at the full; four judgements of 250.
+    recipe = replace(DEMO, epochs=4, start_scale=0.5, grow=(0.5, 0.5))
+    seen, heard = watch(recipe, images_per_second=200, path=tmp_path)
+    seen.estimate(epoch=0, train_images=1000, judged_images=250)
+    # At small pictures' pace: 2 * 1000 + 2 * 4 * 1000 training, and 4 * 250 * 4 / 2.5 judging, by 200 a second.
+    assert heard.lines == ["the whole will take about 58 s at 200 images/s"]
+    seen.estimate(epoch=0, train_images=1000, judged_images=250)
+    assert len(heard.lines) == 1
+
+
+def test_a_run_of_weeks_is_warned_of_with_ways_out(tmp_path: Path) -> None:
+    seen, heard = watch(SEED, images_per_second=9, path=tmp_path / "seed-1")
+    seen.estimate(epoch=0, train_images=100_000, judged_images=10_000)
+    assert heard.lines[1].startswith("warning: ")
+    assert "--resume seed-1" in heard.lines[1]
+    assert "--recipe nano" in heard.lines[1]
+
+
+def test_uneven_classes_and_few_pictures_to_judge_on_are_said(trained: TrainedRun, own_pictures: Path) -> None:
+    heard = Heard()
+    launch.report_data(trained.started, heard)
+    assert len(heard.lines) == 1
+    assert heard.lines[0].startswith("warning: 15 pictures to judge on: an accuracy of 80 %")
+    assert "would lie between 55% and 93%" in heard.lines[0]
+    ring = sorted((own_pictures / "train" / "ring").iterdir())
+    for path in ring[: len(ring) - 9]:
+        path.unlink()
+    uneven = launch.new_run(
+        str(own_pictures), replace(DEMO, image_size=16), runs=own_pictures.parent / "runs", progress=Silent()
+    )
+    heard = Heard()
+    launch.report_data(uneven, heard)
+    assert "uneven classes: 20 pictures of" in heard.lines[0]
+    assert "9 of ring" in heard.lines[0]
+
+
+def test_tensorboard_gets_every_epoch(trained: TrainedRun, tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    recipe, history = trained.started.config.recipe, trained.started.run.history()
+    assert recipe is not None
+    seen = Watch(Run(tmp_path), recipe, Pace(None), Silent(), tensorboard=True)
+    seen.epoch(history, judged_on="val", judged_of=15)
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [round(event.value, 4) for event in events.Scalars("val/acc")] == [round(history[-1].val_acc, 4)]
+    assert events.Scalars("train/loss")[0].step == history[-1].step
+
+
+def test_without_the_package_tensorboard_names_its_extra(
+    trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    recipe = trained.started.config.recipe
+    assert recipe is not None
+    with pytest.raises(TinyresError) as caught:
+        Watch(Run(tmp_path), recipe, Pace(None), Silent(), tensorboard=True)
+    assert caught.value.hint == "pip install 'tinyres[tensorboard]'"
