@@ -123,8 +123,8 @@ def compare_recipes(archive: Path, folder: Path, *, seeds: int = 3) -> dict[str,
     data = few_classes(archive, folder / "ten.zip", TEN)
     small: dict[str, Any] = {**SMALL, "precision": "fp32"}
     recipes = {
-        "seed": replace(SEED, **small, epochs=12),
-        "fast": replace(FAST, **small, epochs=18, batch_size=64, lr=0.2),
+        "seed": replace(SEED, **small, epochs=10),
+        "fast": replace(FAST, **small, epochs=16, batch_size=64, lr=0.2),
     }
     return {"data": _ABOUT_TEN, **_train_all(data, folder, recipes, seeds=seeds)}
 
@@ -133,7 +133,7 @@ def compare_time(archive: Path, folder: Path, *, seeds: int = 3) -> dict[str, ob
     """Time to the same accuracy on ten classes: a plain loop with a published recipe, and ours with `fast`."""
     data = few_classes(archive, folder / "ten.zip", TEN)
     pictures = _as_folder(archive, folder / "pictures", TEN)
-    recipe = replace(CLASSIC, **SMALL, epochs=20, warmup_epochs=1.0)
+    recipe = replace(CLASSIC, **SMALL, epochs=12, warmup_epochs=1.0)
     plain = []
     for seed in range(seeds):
         dataset = launch.open_run_data(
