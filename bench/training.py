@@ -29,7 +29,8 @@ from tinyres.progress import Silent
 from tinyres.recipes import CLASSIC, FAST, FINETUNE, SEED, Recipe, override
 from tinyres.schedules import learning_rate
 from tinyres.spec import ModelSpec, Preprocess
-from tinyres.training.train import Options, Trainer, train
+from tinyres.training.train import Options, train
+from tinyres.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -34,12 +34,13 @@ class Console:
         self._answers = True
         self._bar: RichProgress | None = None
         self._logs: list[TextIO] = []
+        self._warns = True
         self._voice = ""
 
     def speak_as(self, rank: int) -> None:
-        """Of several processes that do the same, only the first speaks; from the others come warnings and errors."""
+        """Of several processes that do the same, only the first speaks; the others only if they fail."""
         if rank > 0:
-            self.quiet, self._answers, self._voice = True, False, f"[process {rank}] "
+            self.quiet, self._warns, self._answers, self._voice = True, False, False, f"[process {rank}] "
 
     def result(self, data: object, text: str) -> None:
         """The command's answer: `data` as JSON with --json, else `text`."""
@@ -66,7 +67,7 @@ class Console:
 
     def warn(self, text: str) -> None:
         """A line that --quiet does not silence."""
-        self._write(f"warning: {text}", shown=True)
+        self._write(f"warning: {text}", shown=self._warns)
 
     def _write(self, text: str, *, shown: bool) -> None:
         for log in self._logs:

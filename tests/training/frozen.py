@@ -12,7 +12,7 @@ from tiny import TINY
 from tinyres import launch
 from tinyres.progress import Silent
 from tinyres.training.distributed import joined
-from tinyres.training.train import Trainer
+from tinyres.training.trainer import Trainer
 
 
 def main() -> None:

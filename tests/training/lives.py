@@ -22,7 +22,8 @@ from tiny import TINY
 from tinyres import launch
 from tinyres.progress import Silent
 from tinyres.training import train as train_module
-from tinyres.training.train import Options, Trainer, train
+from tinyres.training.train import Options, train
+from tinyres.training.trainer import Trainer
 
 RECIPE = replace(TINY, epochs=12, dropout=0.2, ema_epochs=0.5, flip="alternating", start_scale=0.5, grow=(0.2, 0.6))
 PLACES = ("step", "half written", "written", "renamed")

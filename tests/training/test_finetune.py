@@ -12,7 +12,8 @@ from tinyres.checkpoint import load_weights
 from tinyres.errors import CheckpointError, UsageError
 from tinyres.progress import Silent
 from tinyres.recipes import FINETUNE
-from tinyres.training.train import Trainer, train
+from tinyres.training.train import train
+from tinyres.training.trainer import Trainer
 
 
 @pytest.fixture

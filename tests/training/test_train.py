@@ -27,9 +27,10 @@ from tinyres.progress import Silent
 from tinyres.recipes import Recipe
 from tinyres.runs import Run
 from tinyres.schedules import learning_rate
-from tinyres.training import train as train_module
+from tinyres.training import trainer as trainer_module
 from tinyres.training.pace import catch_interrupt
-from tinyres.training.train import Options, Trainer, train
+from tinyres.training.train import Loop, Options, train
+from tinyres.training.trainer import Trainer
 
 DROPPING = replace(TINY, dropout=0.2, ema_epochs=0.5, flip="alternating", start_scale=0.5, grow=(0.2, 0.6))
 """With everything that a resume has to get right."""
@@ -97,7 +98,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
     broken = start(picture_folder, tmp_path, name="broken")
     with broken.run.lock():
         trainer = ready(broken)
-        assert trainer.fit(StopAfter(stop_after)) == "interrupted"
+        assert Loop(trainer).run(StopAfter(stop_after)) == "interrupted"
     run_to_end(broken, resume=True)
 
     first, second = load_state(unbroken.run.last), load_state(broken.run.last)
@@ -174,7 +175,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     started = start(picture_folder, tmp_path)
     real = learning_rate
     monkeypatch.setattr(
-        train_module, "learning_rate", lambda recipe, step, per: float("inf") if step == 5 else real(recipe, step, per)
+        trainer_module,
+        "learning_rate",
+        lambda recipe, step, per: float("inf") if step == 5 else real(recipe, step, per),
     )
     with pytest.raises(TrainingError, match=r"NaN or infinite at step 7 \(learning rate") as caught:
         run_to_end(started)
@@ -217,12 +220,12 @@ def load_any(path: Path) -> list[torch.Tensor]:
 def test_stopping_inside_a_later_epoch_leaves_the_best_of_whole_epochs(picture_folder: Path, tmp_path: Path) -> None:
     started = start(picture_folder, tmp_path)
     trainer = ready(started)
-    trainer.fit(StopAfter(4))
+    Loop(trainer).run(StopAfter(4))
     before = started.run.best.read_bytes()
     again = Trainer(started.run, started.config, started.dataset, progress=Silent())
     again.restore()
     again.prepare()
-    again.fit(StopAfter(2))
+    Loop(again).run(StopAfter(2))
     assert started.run.best.read_bytes() == before
     assert load_state(started.run.last)["step"] == 6
     assert [epoch.complete for epoch in started.run.history()] == [True]
@@ -332,7 +335,7 @@ def test_an_error_that_is_not_about_memory_passes(
 def resumed_elsewhere(started: Started, monkeypatch: pytest.MonkeyPatch, *, strict: bool) -> list[str]:
     """Stop a run, go on with another number of threads; what was warned of."""
     trainer = ready(started)
-    trainer.fit(StopAfter(5))
+    Loop(trainer).run(StopAfter(5))
     warned: list[str] = []
     progress = Silent()
     monkeypatch.setattr(progress, "warn", warned.append)

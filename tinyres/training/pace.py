@@ -30,10 +30,11 @@ class Pace:
         self.images = 0
 
     def add(self, images: int, seconds: float) -> None:
-        """A step of so many images took so long."""
-        self.steps += 1
-        if self.steps == 2:  # the first step also pays for warming up, and is only counted while it is all there is
-            self.seconds, self.images = 0.0, 0
+        """A step of so many images took so long; without images it is a wait for the device."""
+        if images:
+            self.steps += 1
+            if self.steps == 2:  # the first step also pays for warming up, and only counts while it is all there is
+                self.seconds, self.images = 0.0, 0
         self.seconds += seconds
         self.images += images
 

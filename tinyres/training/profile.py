@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tinyres.schedules import picture_size
 from tinyres.training.compute import try_step
-from tinyres.training.train import Trainer
+from tinyres.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from tinyres.launch import Started

@@ -1,0 +1,15 @@
+"""The command line: each command parses, makes one call into the library, shows the result and returns the exit code.
+
+Heavy imports stand inside the commands, behind their first line of output: `--help` loads neither numpy nor a
+framework, and a command says at once what it is about.
+"""
+
+from tinyres.cli import data, machine, models, training
+from tinyres.cli.root import app
+
+__all__ = ["app", "data", "machine", "main", "models", "training"]
+
+
+def main() -> None:
+    """The entry point."""
+    app()

@@ -1,0 +1,177 @@
+"""Models: judge, export, prove, compare, measure and use them."""
+
+# No `from __future__ import annotations` here: Typer reads the annotations as objects.
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinyres.cli.root import RUNS, Cache, ModelArgument, OtherData, Runs, app, echo
+from tinyres.command import command
+from tinyres.console import Console
+
+if TYPE_CHECKING:
+    from tinyres.export.certificate import Level
+
+
+@command(app, "eval")
+def eval_(
+    out: Console, model: ModelArgument = None, data: OtherData = None, runs: Runs = RUNS, cache: Cache = None
+) -> None:
+    """Judge a checkpoint or artifact: top-1, top-5, loss, calibration, class by class, and a confusion picture."""
+    from tinyres.runs import find_model
+
+    chosen = echo(out, find_model(model, runs))
+    from tinyres.judge import describe, judge
+
+    judged = judge(chosen, data, cache_dir=cache, progress=out)
+    out.result(judged, describe(judged))
+
+
+@command(app)
+def export(
+    out: Console,
+    model: ModelArgument = None,
+    format_: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32.")] = "fp32",
+    batch: Annotated[str, typer.Option(help="Least:usual:most, all proven.")] = "1:32:256",
+    proof_images: Annotated[int | None, typer.Option(min=1, help="Judged on so many.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Else the run's export folder.")] = None,
+    data: OtherData = None,
+    runs: Runs = RUNS,
+    cache: Cache = None,
+) -> None:
+    """Convert a checkpoint and prove that the artifact answers like it; exit code 3 if it does not."""
+    from tinyres.errors import require_choice
+    from tinyres.export.options import parse_batches
+    from tinyres.runs import find_model
+
+    require_choice("format", format_, ["onnx"])
+    require_choice("precision", precision, ["fp32"])
+    batches = parse_batches(batch)
+    chosen = echo(out, find_model(model, runs))
+    from tinyres.export.pipeline import export_onnx
+    from tinyres.judge import data_at_hand
+
+    exported = export_onnx(
+        chosen.path,
+        (folder or chosen.home / "export") / f"{precision}.onnx",
+        dataset=data_at_hand(chosen, data, cache_dir=cache, progress=out),
+        batches=batches,
+        proof_images=proof_images,
+        cache_dir=cache,
+        progress=out,
+    )
+    levels = _levels(exported.certificate.levels)
+    next_ = (
+        f"next: tinyres bench {chosen.run.name}"
+        if chosen.run
+        else f"next: tinyres predict IMAGE --model {exported.path}"
+    )
+    text = f"{exported.path}: proven ({exported.certificate.grade})\n{levels}\n{next_}"
+    out.result({"artifact": str(exported.path), "certificate": exported.certificate}, text)
+
+
+@command(app)
+def verify(
+    out: Console,
+    artifact: Annotated[Path, typer.Argument(help="An exported file, with what lies beside it.")],
+    backend: Annotated[str | None, typer.Option(help="Else the usual one for the file.")] = None,
+) -> None:
+    """Prove an artifact again on this machine, from its golden vectors, without PyTorch; exit code 3 if it fails."""
+    out.log(f"verifying {artifact}")
+    from tinyres.export.verify import verify as verify_artifact
+
+    verified = verify_artifact(artifact, backend=backend, progress=out)
+    answer = {"artifact": str(artifact), "levels": verified.levels}
+    out.result(answer, f"{artifact}: proven again here\n{_levels(verified.levels)}")
+
+
+@command(app)
+def diff(
+    out: Console,
+    a: Annotated[str, typer.Argument(metavar="A", help="An artifact, a run or a checkpoint.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    data: Annotated[str | None, typer.Option("--data", help="Instead of the data of A's run.")] = None,
+    runs: Runs = RUNS,
+    cache: Cache = None,
+) -> None:
+    """What changed between two models: flipped images with their margins, and accuracy with its paired interval."""
+    from tinyres.runs import find_model
+
+    first, second = echo(out, find_model(a, runs)), echo(out, find_model(b, runs))
+    from tinyres.export.diff import compare, describe
+    from tinyres.judge import data_at_hand
+
+    dataset = data_at_hand(first, data, cache_dir=cache, progress=out)
+    found = compare(first.path, second.path, dataset, progress=out)
+    out.result(found, describe(found))
+
+
+@command(app)
+def predict(
+    out: Console,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Picture files.")],
+    model: Annotated[str | None, typer.Option(help="A run, an artifact or a checkpoint.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="So many classes.")] = 5,
+    runs: Runs = RUNS,
+) -> None:
+    """Classify pictures with the newest run's artifact, without PyTorch."""
+    from tinyres.runs import find_artifact
+
+    path = find_artifact(model, runs)
+    out.log(f"the newest run: {path}" if model is None else f"model: {path}")
+    from tinyres.runtime import Classifier
+
+    with Classifier(path, top=top) as classifier:
+        predictions = classifier(images)
+    lines = []
+    for image, prediction in zip(images, predictions, strict=True):
+        lines.append(str(image))
+        lines += [f"  {guess.probability:6.1%}  {guess.name}" for guess in prediction.best]
+    out.result([{"image": str(i), "best": p.best} for i, p in zip(images, predictions, strict=True)], "\n".join(lines))
+
+
+@command(app)
+def bench(
+    out: Console,
+    model: ModelArgument = None,
+    backends: Annotated[str | None, typer.Option(help="With commas; else all there are.")] = None,
+    batch: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "1,32",
+    quick: Annotated[bool, typer.Option("--quick", help="A third of the time, wider intervals.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="For each; else all cores.")] = None,
+    data: OtherData = None,
+    runs: Runs = RUNS,
+    cache: Cache = None,
+) -> int:
+    """Measure latency beside accuracy, every backend in turns; writes runs/NAME/bench."""
+    from tinyres.export.options import parse_sizes
+    from tinyres.runs import find_model
+
+    sizes = parse_sizes(batch)
+    chosen = echo(out, find_model(model, runs))
+    from tinyres.bench import schedule
+    from tinyres.bench.contenders import find_contenders
+    from tinyres.bench.report import terminal, write_reports
+    from tinyres.bench.run import run_bench
+    from tinyres.environment import command_line
+    from tinyres.judge import data_of
+
+    contenders = find_contenders(chosen, backends.split(",") if backends else None)
+    results = run_bench(
+        contenders,
+        data_of(chosen, data, cache_dir=cache, progress=out),
+        run=chosen.name,
+        batches=sizes,
+        effort=schedule.QUICK if quick else schedule.DEFAULT,
+        threads=threads,
+        command=command_line(),
+        progress=out,
+    )
+    paths = write_reports(chosen.home / "bench", results)
+    out.result(results, "\n\n".join([terminal(results), "\n".join(f"wrote {path}" for path in paths)]))
+    return 1 if any(row.status == "failed" for row in results.rows) else 0
+
+
+def _levels(levels: "tuple[Level, ...]") -> str:
+    return "\n".join(f"  {level.name:12} {level.detail}" for level in levels)

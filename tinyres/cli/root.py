@@ -1,0 +1,48 @@
+"""The Typer app that the commands join, and what they share: options, and saying which model was taken."""
+
+# No `from __future__ import annotations` here: Typer reads the annotations as objects.
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tinyres.console import Console
+    from tinyres.runs import Model
+
+app = typer.Typer(
+    name="tinyres",
+    help="Train a small image classifier, export it with a proof that it answers like the checkpoint, and measure it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog="Start with `tinyres demo`: all of it in minutes, on drawn pictures, without a download.",
+)
+Data = Annotated[str, typer.Option("--data", help="tiny-imagenet, shapes, a zip or a folder.", show_default=True)]
+OtherData = Annotated[str | None, typer.Option("--data", help="Instead of the run's own data.")]
+ModelArgument = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="A run, a checkpoint or an artifact; else the newest run.")
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Where runs live.")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Where decoded data lives; else TINYRES_CACHE.")]
+RUNS = Path("runs")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from tinyres import __version__
+
+        print(f"tinyres {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+def echo(out: "Console", model: "Model") -> "Model":
+    """Say which model was taken: at once, before libraries are loaded that take seconds."""
+    out.log(f"the newest run: {model.name}" if model.chosen else f"model: {model.name} ({model.path.name})")
+    return model

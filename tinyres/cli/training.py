@@ -1,0 +1,164 @@
+"""Runs: train them, import the original project's, draw them."""
+
+# No `from __future__ import annotations` here: Typer reads the annotations as objects.
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinyres.cli.root import RUNS, Cache, Data, Runs, app
+from tinyres.command import command
+from tinyres.console import Console
+
+if TYPE_CHECKING:
+    from tinyres.launch import Request, Started
+    from tinyres.training.distributed import World
+
+
+@command(app)
+def recipes(out: Console) -> None:
+    """The training recipes, side by side."""
+    from tinyres.recipes import RECIPES, describe_recipes
+
+    out.result(list(RECIPES.values()), describe_recipes())
+
+
+@command(app)
+def train(
+    out: Console,
+    data: Data = "tiny-imagenet",
+    recipe: Annotated[str | None, typer.Option(help="See `tinyres recipes`; or the config.json of a run.")] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override.")] = None,
+    init: Annotated[str | None, typer.Option(metavar="MODEL", help="Start from its weights: fine-tune.")] = None,
+    split: Annotated[str, typer.Option(help="val: the data's own; holdout: a tenth of the training pictures.")] = "val",
+    max_time: Annotated[str | None, typer.Option(help="Stop cleanly after, for example, 20m.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run; else recipe and number.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run that stopped.")] = None,
+    strict_resume: Annotated[bool, typer.Option("--strict-resume", help="Only if bit for bit.")] = False,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits on a GPU, slower.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write runs/NAME/tensorboard.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Only show where a step's time goes.")] = False,
+    runs: Runs = RUNS,
+    cache: Cache = None,
+) -> int:
+    """Train a model into runs/NAME; Ctrl-C stops cleanly, --resume goes on."""
+    from tinyres.environment import process_rank
+    from tinyres.runs import find_run
+    from tinyres.units import parse_duration
+
+    out.speak_as(process_rank())
+    seconds = parse_duration(max_time) if max_time is not None else None
+    old = find_run(resume, runs) if resume is not None and process_rank() == 0 else None
+    out.log(f"run {old.name} goes on" if old else f"data {data}")
+    from tinyres import launch
+
+    request = launch.Request(
+        data=data,
+        recipe=recipe,
+        assignments=tuple(assignments or ()),
+        init=init,
+        split=split,
+        name=name,
+        seed=seed,
+        deterministic=deterministic,
+    )
+    with launch.processes() as world:
+        if profile:
+            return _profile(out, request, runs, cache)
+        started = launch.begin(request, old, runs=runs, world=world, cache_dir=cache, progress=out)
+        options = {"max_seconds": seconds, "strict_resume": strict_resume, "tensorboard": tensorboard}
+        return _train(out, started, world, resume=resume is not None, **options)
+
+
+def _train(out: Console, started: "Started", world: "World | None", **options: Any) -> int:
+    from tinyres.errors import EXIT_INTERRUPTED
+    from tinyres.launch import describe, describe_end, kept_if_saved, report_data
+
+    run = started.run
+    log = out.copied_to(run.path / "train.log") if world is None or world.is_first else nullcontext()
+    with kept_if_saved(run), log:
+        out.log(describe(started))
+        report_data(started, out)
+        from tinyres.training.train import Options
+        from tinyres.training.train import train as train_run
+
+        result = train_run(
+            run,
+            started.config,
+            started.dataset,
+            options=Options(**options),
+            start=started.start,
+            world=world,
+            progress=out,
+        )
+    out.result(
+        {
+            "run": run.name,
+            "path": str(run.path),
+            "stopped": result.stopped,
+            "best": result.best and result.best.epoch,
+            "summary": result.summary,
+        },
+        describe_end(started, result),
+    )
+    return EXIT_INTERRUPTED if result.stopped == "interrupted" else 0
+
+
+def _profile(out: Console, request: "Request", runs: Path, cache: Path | None) -> int:
+    import tempfile
+
+    from tinyres import launch
+
+    with tempfile.TemporaryDirectory(prefix="tinyres-profile-") as folder:
+        started = launch.begin(request, None, runs=runs, home=Path(folder), cache_dir=cache, progress=out)
+        out.log(launch.describe(started))
+        from tinyres.training.profile import describe, profile
+
+        found = profile(started, progress=out)
+    out.result(found, describe(found))
+    return 0
+
+
+@command(app, "import")
+def import_(
+    out: Console,
+    file: Annotated[Path, typer.Argument(help="The seed's state dict, ResNet34_best.pth.")],
+    name: Annotated[str | None, typer.Option(help="Of the run.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="A class a line; else Tiny ImageNet's for 200.")] = None,
+    history: Annotated[Path | None, typer.Option(help="Its training_history.json.")] = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Make a run of the original project's weights."""
+    from tinyres.importing import import_seed
+
+    run = import_seed(file, runs=runs, name=name, classes=classes, history=history)
+    spec = run.config().spec
+    assumed = " (taken for Tiny ImageNet's classes)" if classes is None and spec.classes == 200 else ""
+    text = f"{run.path}: {spec.classes} classes{assumed}\nnext: tinyres export {run.name}"
+    out.result({"run": run.name, "path": str(run.path), "classes": spec.classes}, text)
+
+
+@command(app)
+def plot(
+    out: Console,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Runs, or a training_history.json; else the newest."),
+    ] = None,
+    by: Annotated[str, typer.Option(help="What to draw over: epochs, or minutes of training.")] = "epochs",
+    picture: Annotated[Path | None, typer.Option("--out", help="Else the run's curves.png, or one here.")] = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Draw loss and accuracy of one run, or of several and the original project's history beside each other."""
+    from tinyres.errors import require_choice
+
+    require_choice("axis", by, ["epochs", "minutes"])
+    out.log(f"drawing {', '.join(models) if models else 'the newest run'}")
+    from tinyres.plot import draw_curves, find_histories
+
+    histories, home = find_histories(models or [], runs)
+    path = picture or (home if len(histories) == 1 and home else Path()) / "curves.png"
+    draw_curves(path, histories, by_minutes=by == "minutes")
+    out.result({"picture": str(path), "runs": list(histories)}, f"wrote {path}")
