@@ -22,8 +22,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
-    return [words[1:] for words in lines if words[:1] == ["tinyres"]]
+    lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
+    started = [words[words.index("-m") + 1 :] if words[:1] == ["torchrun"] else words for words in lines]
+    return [words[1:] for words in started if words[:1] == ["tinyres"]]
 
 
 ALL = [words for page in PAGES for block in blocks(page, "sh") for words in commands(block)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from tinyres import records
@@ -71,8 +71,9 @@ class Console:
 
     def _write(self, text: str, *, shown: bool) -> None:
         for log in self._logs:
-            log.write(text + "\n")
-            log.flush()
+            with suppress(OSError):  # a full disk is told of where it costs more than a line of the log
+                log.write(text + "\n")
+                log.flush()
         if not shown:
             return
         text = self._voice + text

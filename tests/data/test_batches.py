@@ -68,6 +68,15 @@ def test_a_last_batch_too_small_for_the_processes_is_refused() -> None:
     assert caught.value.hint == "--set batch_size=4, or another"
 
 
+def test_one_picture_that_ends_in_one_value_is_refused_before_batch_norm_does() -> None:
+    deep = replace(SPEC, blocks=(1, 1, 1, 1), widths=(8, 8, 8, 8))
+    split = Split(images=np.zeros((10, 8, 8, 3), dtype=np.uint8), labels=np.arange(10))
+    with pytest.raises(UsageError, match="batch norm needs two values") as caught:
+        TrainingBatches(split, deep, replace(RECIPE, batch_size=3), seed=0, device=CPU)
+    assert "--set batch_size=4" in str(caught.value.hint)
+    TrainingBatches(split, deep, replace(RECIPE, batch_size=4), seed=0, device=CPU)
+
+
 def test_alternating_flip_mirrors_each_picture_every_other_epoch() -> None:
     images = np.zeros((10, 8, 8, 3), dtype=np.uint8)
     images[:, :, 0] = 255  # a bright left edge

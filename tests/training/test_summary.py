@@ -68,7 +68,7 @@ def test_the_words_name_interval_selection_and_the_hardest_classes(trained: Trai
     found = made(trained)
     text = describe_summary(replace(found, hardest=(replace(found.hardest[0], mistaken_for="ring, circle"),)))
     assert "last epoch 3: " in text
-    assert "(95 %: " in text
-    assert "of 15 val images); " in text
+    assert "% top-1 of 15 val images (95 %: " in text
+    assert max(len(line) for line in text.splitlines()) <= 80
     assert "selected on the same images" in text
     assert text.splitlines()[-1].endswith("right, often taken for ring")

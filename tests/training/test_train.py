@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from tinyres import launch
 from tinyres.checkpoint import load_state, load_weights, same_weights, save_state
 from tinyres.cli import app
-from tinyres.errors import CheckpointError, DataError, TrainingError, UsageError
+from tinyres.errors import CheckpointError, DataError, StorageError, TrainingError, UsageError
 from tinyres.launch import Started
 from tinyres.progress import Silent
 from tinyres.recipes import Recipe
@@ -259,6 +259,27 @@ def test_a_disk_that_fills_up_keeps_the_checkpoint_before(picture_folder: Path, 
     assert "StorageError: cannot write" in ended.stderr
     assert {path: path.read_bytes() for path in kept} == kept
     assert [path.name for path in started.run.path.iterdir() if ".part-" in path.name] == []
+
+
+def test_a_full_disk_ends_a_training_with_what_was_kept(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = start(picture_folder, tmp_path)
+    real, calls = trainer_module.save_state, []
+
+    def full(path: Path, state: dict[str, object]) -> None:
+        calls.append(state["step"])
+        if len(calls) == 2:
+            raise StorageError(f"cannot write {path}: No space left on device")
+        real(path, state)
+
+    monkeypatch.setattr(trainer_module, "save_state", full)
+    with pytest.raises(StorageError, match="No space left on device") as caught:
+        run_to_end(started)
+    assert caught.value.hint == "the checkpoint before it is kept: make room, then tinyres train --resume run"
+    assert load_state(started.run.last)["step"] == calls[0]
+    run_to_end(started, resume=True)
+    assert started.run.state().state == "finished"
 
 
 def test_a_run_in_use_is_refused(picture_folder: Path, tmp_path: Path) -> None:

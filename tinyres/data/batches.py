@@ -17,7 +17,7 @@ from torch import Tensor
 from tinyres.data.augment import Moves, move_on_device, move_on_host, normalize, resize
 from tinyres.data.mixing import distort, erase, mix
 from tinyres.errors import UsageError
-from tinyres.schedules import is_plain, picture_size
+from tinyres.schedules import is_plain, picture_size, picture_sizes
 
 if TYPE_CHECKING:
     from tinyres.data.dataset import Split
@@ -53,7 +53,7 @@ class TrainingBatches:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        """Errors: UsageError for an epoch whose last batch has fewer pictures than there are processes."""
+        """Errors: UsageError for an epoch whose last batch is too small for the processes, or for batch norm."""
         self._split, self._spec, self._recipe = split, spec, recipe
         self._seed, self._device, self._rank, self._processes = seed, device, rank, processes
         self._labels = torch.from_numpy(np.array(split.labels)).to(device)
@@ -69,6 +69,14 @@ class TrainingBatches:
                 f"{len(split)} pictures in batches of {recipe.batch_size} leave {self._last} for the last batch of an"
                 f" epoch, but {processes} processes need one each",
                 hint=f"--set batch_size={recipe.batch_size + 1}, or another",
+            )
+
+        side = min(picture_sizes(recipe)) / 2 ** (len(spec.blocks) - 1)
+        if side <= 1 and min(count for count, _ in self.shapes([1])) == 1:
+            raise UsageError(
+                f"pictures of {min(picture_sizes(recipe))} pixels end in one value a channel, and the last batch of an"
+                " epoch has one picture: batch norm needs two values",
+                hint=f"--set batch_size={recipe.batch_size + 1}, or larger pictures",
             )
 
     def shapes(self, sizes: list[int]) -> list[tuple[int, int]]:

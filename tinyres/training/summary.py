@@ -75,8 +75,8 @@ def describe_summary(summary: Summary) -> str:
     last, best = summary.last, summary.best
     accuracy = last.accuracy
     lines = [
-        f"last epoch {last.epoch}: {accuracy.top1:.2%} top-1 (95 %: {accuracy.low:.1%} to {accuracy.high:.1%} of"
-        f" {accuracy.images:,} {summary.judged_on} images){_mirrored(last)}",
+        f"last epoch {last.epoch}: {accuracy.top1:.2%} top-1 of {accuracy.images:,} {summary.judged_on} images"
+        f" (95 %: {accuracy.low:.1%} to {accuracy.high:.1%}){_mirrored(last)}",
         f"best epoch {best.epoch}: {best.accuracy.top1:.2%}, selected on the same images{_mirrored(best)}",
     ]
     for row in summary.hardest:
@@ -96,7 +96,7 @@ def _worth(
 
 
 def _mirrored(worth: Worth) -> str:
-    return f"; {worth.mirrored.top1:.2%} with mirror images averaged (TTA)" if worth.mirrored else ""
+    return f"\n  with mirror images averaged (TTA): {worth.mirrored.top1:.2%}" if worth.mirrored else ""
 
 
 def _short(name: str) -> str:

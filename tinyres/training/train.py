@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 import traceback
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinyres.errors import TinyresError
+from tinyres.errors import StorageError, TinyresError
 from tinyres.files import sweep
 from tinyres.runs import Epoch, merit
 from tinyres.schedules import learning_rate
@@ -92,7 +92,8 @@ def train(
             trainer.prepare(strict=options.strict_resume)
             stopped = loop.run(interrupted)
         except TinyresError as exc:
-            trainer.set_state("failed", str(exc))
+            with suppress(StorageError):  # what failed may be the disk
+                trainer.set_state("failed", str(exc))
             raise
         except (RuntimeError, MemoryError) as exc:
             if not is_out_of_memory(exc):

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tinyres.checkpoint import load_state, save_state, save_weights
 from tinyres.data.batches import TrainingBatches, seed_for
-from tinyres.errors import CheckpointError, TrainingError, UsageError
+from tinyres.errors import CheckpointError, StorageError, TrainingError, UsageError
 from tinyres.evaluate import compute_logits, evaluation_of
 from tinyres.header import Origin
 from tinyres.model import ResNet, build_model
@@ -239,19 +239,23 @@ class Trainer:
         self.check_finite(sums)
         if not self.world.is_first:
             return
-        save_state(
-            self.run.last,
-            {
-                "step": self.step,
-                "fingerprint": self.config.data_fingerprint,
-                "compute": asdict(self.compute) if self.compute else None,
-                "model": self.model.state_dict(),
-                "averaged": self.averaged.module.state_dict() if self.averaged is not None else None,
-                "optimizer": self.optimizer.state_dict(),
-                "sums": sums.state(),
-                "history": [asdict(epoch) for epoch in self.history],
-            },
-        )
+        try:
+            save_state(self.run.last, self._state(sums))
+        except StorageError as exc:
+            kept = f"the checkpoint before it is kept: make room, then tinyres train --resume {self.run.name}"
+            raise StorageError(str(exc), hint=kept if self.run.last.is_file() else exc.hint) from exc
+
+    def _state(self, sums: Sums) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "fingerprint": self.config.data_fingerprint,
+            "compute": asdict(self.compute) if self.compute else None,
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.module.state_dict() if self.averaged is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "sums": sums.state(),
+            "history": [asdict(epoch) for epoch in self.history],
+        }
 
     def restore(self) -> None:
         """Go on from `save`. Errors: CheckpointError if there is nothing to go on from or the data has changed."""
