@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tinyres import console as console_module
 from tinyres.console import Console
+from tinyres.errors import UsageError
 
 
 @pytest.fixture
@@ -54,3 +57,21 @@ def test_log_lines_reach_the_file_even_when_quiet(tmp_path: object, capsys: pyte
         out.warn("hot")
     assert path.read_text() == "epoch 1\nwarning: hot\n"
     assert capsys.readouterr().err == "warning: hot\n"
+
+
+def test_of_several_processes_the_others_speak_only_if_they_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Console()
+    out.speak_as(3)
+    out.log("epoch 1")
+    out.warn("uneven classes")
+    out.result({}, "done")
+    assert capsys.readouterr() == ("", "")
+    assert out.fail(UsageError("no such data")) == 2
+    assert capsys.readouterr().err == "[process 3] error: no such data\n"
+
+
+def test_a_log_on_a_full_disk_does_not_end_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Console()
+    with out.copied_to(Path("/dev/full")):
+        out.log("epoch 1")
+    assert capsys.readouterr().err == "epoch 1\n"

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tinyres.errors import StorageError
-from tinyres.files import atomic_path, remove, sha256_of, write_text
+from tinyres.files import atomic_path, remove, sha256_of, sweep, write_text
 
 
 def test_atomic_path_keeps_the_old_file_and_leaves_nothing_when_the_block_fails(tmp_path: Path) -> None:
@@ -48,3 +49,13 @@ def test_sha256_of_a_file_longer_than_a_block(tmp_path: Path) -> None:
     content = bytes(range(256)) * 9000
     (tmp_path / "file").write_bytes(content)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_sweep_removes_what_a_killed_writer_left_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "kept.bin").write_bytes(b"whole")
+    with atomic_path(tmp_path / "kept.bin") as temporary:
+        left = tmp_path / temporary.name
+        shutil.copy(temporary, tmp_path / "copy")
+    left.write_bytes(b"half")  # as if the writer had been killed
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "kept.bin"]

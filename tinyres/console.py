@@ -85,12 +85,14 @@ class Console:
     @contextmanager
     def copied_to(self, path: Path) -> Iterator[None]:
         """Write every line to the file `path` too."""
-        with path.open("a", encoding="utf-8") as file:
-            self._logs.append(file)
-            try:
-                yield
-            finally:
-                self._logs.remove(file)
+        file = path.open("a", encoding="utf-8")  # closed below: on a full disk that fails too
+        self._logs.append(file)
+        try:
+            yield
+        finally:
+            self._logs.remove(file)
+            with suppress(OSError):
+                file.close()
 
     @contextmanager
     def task(self, name: str, total: int, unit: str, *, done: int = 0) -> Iterator[Task]:
