@@ -6,6 +6,7 @@ by copying rectangles on the host and by one gather on a GPU. Strong augmentatio
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,17 +72,25 @@ def _overlap(size: int, shift: int) -> tuple[slice, slice]:
 
 
 def move_on_device(images: Tensor, moves: Moves) -> Tensor:
-    """Move pictures (N, S, S, 3) uint8 that lie on a device, in one gather."""
+    """Move pictures (N, S, S, 3) uint8 that lie on a device, in one gather; only the moves travel to it."""
     count, size = images.shape[0], images.shape[1]
-    steps = torch.arange(size)
-    rows = moves.top[:, None] + steps
-    columns = moves.left[:, None] + torch.where(moves.mirrored[:, None], steps.flip(0), steps)
+    top, left, mirrored = (to_device(drawn, images.device) for drawn in (moves.top, moves.left, moves.mirrored))
+    steps = torch.arange(size, device=images.device)
+    rows = top[:, None] + steps
+    columns = left[:, None] + torch.where(mirrored[:, None], steps.flip(0), steps)
     padding = moves.padding
     padded = functional.pad(images, (0, 0, padding, padding, padding, padding))
     side = size + 2 * padding
-    index = (torch.arange(count)[:, None, None] * side + rows[:, :, None]) * side + columns[:, None, :]
+    index = (torch.arange(count, device=images.device)[:, None, None] * side + rows[:, :, None]) * side
     flat = padded.reshape(-1, 3)
-    return flat.index_select(0, index.reshape(-1).to(images.device)).reshape(images.shape)
+    return flat.index_select(0, (index + columns[:, None, :]).reshape(-1)).reshape(images.shape)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on `device`. To a GPU it goes by pinned memory: otherwise the host waits for all that runs there."""
+    if device.type != "cuda":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -101,8 +110,20 @@ def normalize(images: Tensor, preprocess: Preprocess, *, dtype: torch.dtype = to
     The exported graph does the same two operations in the same order.
     """
     count, height, width, _ = images.shape
-    # Mean and std repeated over a row: an inner dimension of three would keep the CPU from working on many at once.
-    mean = torch.tensor([value * 255 for value in preprocess.mean] * width, dtype=dtype, device=images.device)
-    std = torch.tensor([value * 255 for value in preprocess.std] * width, dtype=dtype, device=images.device)
+    mean, std = _constants(preprocess, width, dtype, images.device)
     rows = images.reshape(count, height, width * 3).to(dtype)
     return rows.sub_(mean).div_(std).reshape(count, height, width, 3).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=64)
+def _constants(preprocess: Preprocess, width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """255 mean and 255 std, on the device once: sending them makes the host wait.
+
+    Repeated over a row, since an inner dimension of three would keep the CPU from working on many at once.
+    """
+    with torch.inference_mode(mode=False):
+        mean, std = (
+            torch.tensor([value * 255 for value in values] * width, dtype=dtype, device=device)
+            for values in (preprocess.mean, preprocess.std)
+        )
+    return mean, std

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinyres.data.augment import Moves, move_on_device, move_on_host, normalize, resize
+from tinyres.data.augment import Moves, move_on_device, move_on_host, normalize, resize, to_device
 from tinyres.data.mixing import distort, erase, mix
 from tinyres.errors import UsageError
 from tinyres.schedules import is_plain, picture_size, picture_sizes
@@ -92,7 +92,7 @@ class TrainingBatches:
         share = self._share(len(whole))
         chosen = whole[share]
         pixels = self._pixels(chosen, self._moves(step, epoch, whole).part(share))
-        labels = self._labels[chosen.to(self._device)]
+        labels = self._labels[to_device(chosen, self._device)]
         pixels = resize(pixels, picture_size(recipe, epoch))
         if is_plain(recipe, epoch):
             return Batch(normalize(pixels, self._spec.preprocess), labels, labels, len(whole))
@@ -126,7 +126,7 @@ class TrainingBatches:
     def _pixels(self, chosen: Tensor, moves: Moves) -> Tensor:
         if self._resident is None:
             return move_on_host(self._split.images, chosen.numpy(), moves)
-        return move_on_device(self._resident[chosen.to(self._device)], moves)
+        return move_on_device(self._resident[to_device(chosen, self._device)], moves)
 
 
 _STREAMS = {"order": 1, "augment": 2, "dropout": 3, "flip": 4, "mixing": 5}

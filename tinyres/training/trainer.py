@@ -7,13 +7,12 @@ Batches and dropout are functions of (seed, step), so a resumed run needs no gen
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tinyres.checkpoint import load_state, save_state, save_weights
 from tinyres.data.batches import TrainingBatches, seed_for
@@ -25,6 +24,7 @@ from tinyres.runs import Epoch, merit
 from tinyres.schedules import ema_decay, learning_rate, picture_size, picture_sizes
 from tinyres.training.compute import Compute, autocast, batch_that_fits, choose, compile_model, differences
 from tinyres.training.distributed import World
+from tinyres.training.ema import Average
 from tinyres.training.optim import make_optimizer, restore_optimizer, set_learning_rate
 from tinyres.training.sums import Sums
 
@@ -68,7 +68,7 @@ class Trainer:
             processes=self.world.size,
         )
         self.model = self._initial_model(start)
-        self.averaged = AveragedModel(self.model, use_buffers=True) if self.recipe.ema_epochs else None
+        self.average = Average(self.model) if self.recipe.ema_epochs else None
         self.optimizer = make_optimizer(self.model, self.recipe)
         self.forward: nn.Module = self.model
         """The model as steps call it: shared over processes, compiled."""
@@ -100,7 +100,7 @@ class Trainer:
     @property
     def kept(self) -> ResNet:
         """The model that is judged and kept: the moving average where the recipe has one."""
-        return cast("ResNet", self.averaged.module) if self.averaged is not None else self.model
+        return self.average.model if self.average is not None else self.model
 
     @property
     def precision(self) -> str:
@@ -159,10 +159,8 @@ class Trainer:
         (loss * (self.world.size / batch.total)).backward()  # type: ignore[no-untyped-call]
         self.on_phase("update")
         self.optimizer.step()
-        if self.averaged is not None:
-            decay = ema_decay(recipe, step, self.batches.per_epoch)
-            self.averaged.multi_avg_fn = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-            self.averaged.update_parameters(self.model)
+        if self.average is not None:
+            self.average.update(ema_decay(recipe, step, self.batches.per_epoch))
         self.on_phase("sums")
         self.sums.add(loss.detach(), logits.detach(), batch.labels, step)
         self.step += 1
@@ -251,7 +249,7 @@ class Trainer:
             "fingerprint": self.config.data_fingerprint,
             "compute": asdict(self.compute) if self.compute else None,
             "model": self.model.state_dict(),
-            "averaged": self.averaged.module.state_dict() if self.averaged is not None else None,
+            "average": self.average.model.state_dict() if self.average is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "sums": sums.state(),
             "history": [asdict(epoch) for epoch in self.history],
@@ -272,9 +270,8 @@ class Trainer:
         self.model.load_state_dict(state["model"], strict=True)
         restore_optimizer(self.optimizer, state["optimizer"])
         self.step = state["step"]
-        if self.averaged is not None:
-            self.averaged.module.load_state_dict(state["averaged"], strict=True)
-            self.averaged.n_averaged.fill_(self.step)
+        if self.average is not None:
+            self.average.model.load_state_dict(state["average"], strict=True)
         if self.world.is_first:
             self.sums = Sums.restored(state["sums"], self.device)
         self.history = [Epoch(**line) for line in state["history"]]
