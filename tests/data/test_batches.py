@@ -14,7 +14,7 @@ from tinyres.spec import ModelSpec, Preprocess
 
 NAMES = tuple(f"class {number}" for number in range(10))
 PREPROCESS = Preprocess(image_size=8)
-SPEC = ModelSpec(class_names=NAMES, class_ids=NAMES, preprocess=PREPROCESS)
+SPEC = ModelSpec(class_names=NAMES, class_ids=NAMES, blocks=(1, 1), widths=(8, 16), preprocess=PREPROCESS)
 RECIPE = replace(DEMO, batch_size=4, image_size=8, crop_padding=0, flip="off")
 CPU = torch.device("cpu")
 
