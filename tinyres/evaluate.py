@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BATCH = 100
 GPU_BATCH = 1000
+"""Pictures of 64x64 at a time; fewer where they are larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ def compute_logits(
     training = model.training
     model.eval()
     batch = BATCH if model.fc.weight.device.type == "cpu" else GPU_BATCH
+    batch = max(1, batch * 64**2 // preprocess.image_size**2)
     try:
         logits = _logits(model, images, preprocess, batch=batch, mirrored=mirrored, task=task)
         return logits.astype(np.float32, copy=False)

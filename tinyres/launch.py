@@ -12,7 +12,7 @@ import numpy as np
 from tinyres import environment, records
 from tinyres.data.dataset import Dataset, open_dataset, with_holdout
 from tinyres.data.sources import NAMED
-from tinyres.errors import CheckpointError, DataError, TrainingError, UsageError, require_choice
+from tinyres.errors import CheckpointError, DataError, TinyresError, TrainingError, UsageError, require_choice
 from tinyres.files import remove
 from tinyres.header import CheckpointHeader, read_header
 from tinyres.metrics import wilson_interval
@@ -320,25 +320,25 @@ def describe_end(started: Started, result: TrainResult) -> str:
     from tinyres.training.summary import describe_summary
 
     run, best = started.run, result.best
+    ending = f"finished, {duration(sum(epoch.seconds for epoch in result.history))} in steps"
+    if result.stopped:
+        ending = f"stopped ({result.stopped}); go on with: tinyres train --resume {run.name}"
+    reached = "nothing trained yet"
     if result.summary is not None:
         reached = describe_summary(result.summary)
-        ending = f"finished, {duration(result.summary.train_seconds)} in steps"
-    else:
-        ending = f"stopped ({result.stopped}); go on with: tinyres train --resume {run.name}"
-        reached = "nothing trained yet"
-        if best is not None:
-            judged = f"{best.val_images:,} {started.dataset.judged_on} images"
-            low, high = wilson_interval(round(best.val_acc * best.val_images), best.val_images)
-            reached = f"best epoch {best.epoch}: {best.val_acc:.1%} top-1 (95 %: {low:.1%} to {high:.1%} of {judged})"
+    elif best is not None:
+        judged = f"{best.val_images:,} {started.dataset.judged_on} images"
+        low, high = wilson_interval(round(best.val_acc * best.val_images), best.val_images)
+        reached = f"best epoch {best.epoch}: {best.val_acc:.1%} top-1 (95 %: {low:.1%} to {high:.1%} of {judged})"
     return f"{run.path}: {ending}\n{reached}\nnext: tinyres export {run.name}"
 
 
 @contextmanager
 def kept_if_saved(run: Run) -> Iterator[None]:
-    """Remove a run that is interrupted before it saved anything, as while PyTorch loads."""
+    """Remove a run that is interrupted, or refused, before it saved anything: its name is free for the next try."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TinyresError):
         if not run.last.is_file():
             remove(run.path)
         raise

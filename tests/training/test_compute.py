@@ -7,7 +7,7 @@ import torch
 from tiny import TINY
 
 from tinyres.errors import TrainingError, UsageError
-from tinyres.model import build_model
+from tinyres.model import ResNet, build_model
 from tinyres.progress import Silent
 from tinyres.spec import ModelSpec
 from tinyres.training import compute
@@ -88,16 +88,23 @@ def test_compile_on_a_cpu_without_a_compiler_is_refused(monkeypatch: pytest.Monk
         )
 
 
-def test_a_compiler_that_fails_is_one_line_and_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise AttributeError("inductor lost its way\nand more")
+def warmed(model: ResNet, heard: Silent) -> None:
+    compile_model(model, images=4, sizes=[16, 24], device=CPU, precision="fp32", progress=heard)
 
+
+def test_a_compiler_that_fails_is_one_line_and_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_model(SPEC)
     before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def broken(*_: object, size: int, **__: object) -> None:
+        model.bn1.running_mean.fill_(7)
+        if size == 24:
+            raise AttributeError("inductor lost its way\nand more")
+
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     monkeypatch.setattr(compute, "try_step", broken)
     with pytest.raises(TrainingError, match=r"^torch.compile failed: inductor lost its way$") as caught:
-        compile_model(model, [(4, 16)], ALONE, "fp32", Silent())
+        warmed(model, Silent())
     assert caught.value.hint == "--set compile=off"
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -107,10 +114,10 @@ def test_warming_up_the_compiled_model_changes_no_weight_and_no_statistic(monkey
     model = build_model(SPEC)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     heard = Heard()
-    compile_model(model, [(4, 16), (2, 16)], ALONE, "fp32", heard)
+    warmed(model, heard)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(weight.grad is None for weight in model.parameters())
-    assert heard.lines[0].startswith("compiled for 2 shapes in ")
+    assert heard.lines[0].startswith("compiled for 2 picture sizes in ")
 
 
 @pytest.mark.parametrize(("most", "fits"), [(100, 50), (13, 12), (1, 1), (0, None)])

@@ -25,6 +25,20 @@ def torchrun(processes: int, *arguments: object) -> list[str]:
     return [sys.executable, *launcher, "-m", "tinyres", "train", "--recipe", "demo", *SIZES, *map(str, arguments)]
 
 
+def run_program(name: str, processes: int, *arguments: object) -> None:
+    """Run a program beside this file under torchrun; it must end well."""
+    program = Path(__file__).with_name(name)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    done = subprocess.run(
+        [sys.executable, *launcher, program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(program.parents[1])},
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def ended(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
@@ -43,24 +57,23 @@ def test_two_processes_write_one_run_and_speak_with_one_voice(picture_folder: Pa
 
 def test_averaged_gradients_equal_those_of_one_process(picture_folder: Path, tmp_path: Path) -> None:
     """With batch norm frozen, since its statistics are per process; 60 pictures in batches of 16, the last of 12."""
-    program = Path(__file__).with_name("frozen.py")
-    environment = {**os.environ, "PYTHONPATH": str(program.parents[1])}
     for processes in (1, 2, 3):
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        done = subprocess.run(
-            [sys.executable, *launcher, program, picture_folder, tmp_path / str(processes)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env=environment,
-        )
-        assert done.returncode == 0, done.stderr
+        run_program("frozen.py", processes, picture_folder, tmp_path / str(processes))
     alone, *together = (torch.load(tmp_path / str(processes) / "seen.pt") for processes in (1, 2, 3))
     for several in together:
         assert several["pictures"] == alone["pictures"] == 60
         assert several["loss"] == pytest.approx(alone["loss"], rel=1e-6)
         for name, weight in alone["weights"].items():
             assert torch.allclose(several["weights"][name], weight, rtol=1e-5, atol=1e-7), name
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step_also_right_after_a_resume(
+    picture_folder: Path, tmp_path: Path
+) -> None:
+    run_program("stopped.py", 2, picture_folder, tmp_path)
+    run = Run(tmp_path / "run")
+    assert load_state(run.last)["step"] == 2
+    assert [(epoch.complete, epoch.val_images) for epoch in run.history()] == [(False, 15)]
 
 
 def test_a_process_that_dies_ends_the_run_and_it_can_be_resumed(picture_folder: Path, tmp_path: Path) -> None:

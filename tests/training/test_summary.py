@@ -11,21 +11,15 @@ from tinyres import records
 from tinyres.checkpoint import load_weights
 from tinyres.data.augment import normalize
 from tinyres.training import summary as summary_module
-from tinyres.training.pace import Pace
 from tinyres.training.summary import Summary, describe_summary, summarize
 
 CPU = torch.device("cpu")
 
 
-def made(trained: TrainedRun, pace: Pace | None = None) -> Summary:
+def made(trained: TrainedRun, *, images_per_second: float = 1e6) -> Summary:
     started = trained.started
-    return summarize(started.run, started.config, started.dataset, started.run.history(), pace or fast(), device=CPU)
-
-
-def fast() -> Pace:
-    pace = Pace(None)
-    pace.add(1000, 0.001)
-    return pace
+    history = [replace(epoch, images_per_second=images_per_second) for epoch in started.run.history()]
+    return summarize(started.run, started.config, started.dataset, history, device=CPU)
 
 
 def test_the_headline_is_the_last_epoch_and_the_best_stands_beside_it(trained: TrainedRun) -> None:
@@ -55,13 +49,11 @@ def test_mirrored_averages_the_logits_of_both_images(trained: TrainedRun) -> Non
 def test_mirrored_pictures_are_left_out_where_they_take_too_long(
     trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = Pace(None)
-    slow.add(1, 1000.0)
-    found = made(trained, slow)
+    found = made(trained, images_per_second=0.001)
     assert found.last.mirrored is None
     assert "TTA" not in describe_summary(found)
     monkeypatch.setattr(summary_module, "CHEAP_S", 1e9)
-    assert made(trained, slow).last.mirrored is not None
+    assert made(trained, images_per_second=0.001).last.mirrored is not None
 
 
 def test_the_words_name_interval_selection_and_the_hardest_classes(trained: TrainedRun) -> None:

@@ -70,7 +70,9 @@ def test_a_finished_run_has_all_its_files(trained: TrainedRun) -> None:
         "env.json",
         "state.json",
         "best.safetensors",
+        "final.safetensors",
         "last.safetensors",
+        "summary.json",
         "history.json",
         "training_history.json",
         "curves.png",
@@ -86,7 +88,10 @@ def test_a_finished_run_has_all_its_files(trained: TrainedRun) -> None:
 def test_best_is_the_epoch_with_the_highest_accuracy(trained: TrainedRun) -> None:
     run: Run = trained.started.run
     best = max(run.history(), key=lambda epoch: (epoch.val_acc, epoch.epoch))
-    assert load_weights(run.best).origin.epoch == best.epoch
+    origin = load_weights(run.best).origin
+    assert (origin.epoch, origin.selected_on) == (best.epoch, "val")
+    origin = load_weights(run.final).origin
+    assert (origin.epoch, origin.selected_on) == (3, "none")
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 6])
@@ -135,6 +140,8 @@ def test_a_run_killed_again_and_again_ends_bit_for_bit_like_an_unbroken_one(
     first, second = load_state(whole.last), load_state(killed.last)
     assert same_weights(first["model"], second["model"])
     assert same_weights(first["average"], second["average"])
+    moments = [[entry["momentum_buffer"] for entry in s["optimizer"]["state"].values()] for s in (first, second)]
+    assert all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
     for path in ("best", "final"):
         weights = [load_weights(getattr(run, path)).tensors for run in (whole, killed)]
         assert same_weights(*weights)

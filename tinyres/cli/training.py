@@ -45,6 +45,7 @@ def train(
 ) -> int:
     """Train a model into runs/NAME; Ctrl-C stops cleanly, --resume goes on."""
     from tinyres.environment import process_rank
+    from tinyres.errors import UsageError
     from tinyres.runs import find_run
     from tinyres.units import parse_duration
 
@@ -52,6 +53,8 @@ def train(
     seconds = parse_duration(max_time) if max_time is not None else None
     old = find_run(resume, runs) if resume is not None and process_rank() == 0 else None
     out.log(f"run {old.name} goes on" if old else f"data {data}")
+    if profile and old is not None:
+        raise UsageError("--profile looks at a new training", hint="give the data and recipe, without --resume")
     from tinyres import launch
 
     request = launch.Request(
@@ -77,8 +80,11 @@ def _train(out: Console, started: "Started", world: "World | None", **options: A
     from tinyres.launch import describe, describe_end, kept_if_saved, report_data
 
     run = started.run
-    log = out.copied_to(run.path / "train.log") if world is None or world.is_first else nullcontext()
-    with kept_if_saved(run), log:
+    speaks = world is None or world.is_first
+    with (
+        kept_if_saved(run) if speaks else nullcontext(),
+        out.copied_to(run.path / "train.log") if speaks else nullcontext(),
+    ):
         out.log(describe(started))
         report_data(started, out)
         from tinyres.training.train import Options

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tinyres.recipes import Recipe
     from tinyres.spec import ModelSpec
 
+RESIDENT_SHARE = 0.4
+"""Of a GPU's free memory; a larger training set stays with the host, and each batch is sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -57,8 +60,8 @@ class TrainingBatches:
         self._split, self._spec, self._recipe = split, spec, recipe
         self._seed, self._device, self._rank, self._processes = seed, device, rank, processes
         self._labels = torch.from_numpy(np.array(split.labels)).to(device)
-        # A whole training set fits a GPU (1.2 GB for Tiny ImageNet), and then no step waits for the host.
-        self._resident = torch.from_numpy(np.array(split.images)).to(device) if device.type != "cpu" else None
+        # Tiny ImageNet is 1.2 GB: on a GPU it lies whole, and no step waits for the host.
+        self._resident = torch.from_numpy(np.array(split.images)).to(device) if _fits(split, device) else None
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
         self._first_mirrored = torch.rand(len(split), generator=generator_for(seed, "flip", 0)) < 0.5
         self.per_epoch = math.ceil(len(split) / recipe.batch_size)
@@ -72,17 +75,17 @@ class TrainingBatches:
             )
 
         side = min(picture_sizes(recipe)) / 2 ** (len(spec.blocks) - 1)
-        if side <= 1 and min(count for count, _ in self.shapes([1])) == 1:
+        if side <= 1 and self._last // processes == 1:
             raise UsageError(
                 f"pictures of {min(picture_sizes(recipe))} pixels end in one value a channel, and the last batch of an"
                 " epoch has one picture: batch norm needs two values",
                 hint=f"--set batch_size={recipe.batch_size + 1}, or larger pictures",
             )
 
-    def shapes(self, sizes: list[int]) -> list[tuple[int, int]]:
-        """(pictures, size) of every batch that this process meets when it trains on pictures of `sizes`."""
-        counts = {len(range(total)[self._share(total)]) for total in (self._full, self._last)}
-        return [(count, size) for size in sizes for count in sorted(counts, reverse=True)]
+    @property
+    def full_share(self) -> int:
+        """This process's pictures of a whole batch."""
+        return len(range(self._full)[self._share(self._full)])
 
     def batch(self, step: int) -> Batch:
         """This process's share of batch `step`, counted from the run's start."""
@@ -125,8 +128,15 @@ class TrainingBatches:
 
     def _pixels(self, chosen: Tensor, moves: Moves) -> Tensor:
         if self._resident is None:
-            return move_on_host(self._split.images, chosen.numpy(), moves)
+            return to_device(move_on_host(self._split.images, chosen.numpy(), moves), self._device)
         return move_on_device(self._resident[to_device(chosen, self._device)], moves)
+
+
+def _fits(split: Split, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return bool(split.images.nbytes < RESIDENT_SHARE * free)
 
 
 _STREAMS = {"order": 1, "augment": 2, "dropout": 3, "flip": 4, "mixing": 5}

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +24,7 @@ from tinyres.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from tinyres.progress import Progress
     from tinyres.recipes import Recipe
@@ -130,19 +131,19 @@ def _compiles(recipe: Recipe, *, on_gpu: bool) -> bool:
 
 
 def compile_model(
-    model: nn.Module, shapes: list[tuple[int, int]], world: World, precision: str, progress: Progress
+    model: nn.Module, *, images: int, sizes: list[int], device: torch.device, precision: str, progress: Progress
 ) -> nn.Module:
-    """`model` compiled for each (images, size) of `shapes`, by a pass over random pictures each; its weights stay.
+    """`model` compiled for batches of `images` of each of `sizes`, by a pass over random pictures; its weights stay.
 
     Errors: TrainingError if the compiler fails.
     """
-    torch._dynamo.config.recompile_limit = 2 * len(shapes) + 8  # it would go on uncompiled, and only log it
+    torch._dynamo.config.recompile_limit = len(sizes) + 8  # it would go on uncompiled, and only log it
     started = time.perf_counter()
     compiled: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     buffers = [buffer.clone() for buffer in model.buffers()]
     try:
-        for images, size in shapes:
-            try_step(compiled, world.device, precision, images=images, size=size)
+        for size in sizes:
+            try_step(compiled, device, precision, images=images, size=size)
     except Exception as exc:
         if is_out_of_memory(exc):
             raise
@@ -154,8 +155,15 @@ def compile_model(
             buffer.copy_(before)
         model.zero_grad(set_to_none=True)
     taken = time.perf_counter() - started
-    progress.log(f"compiled for {counted(len(shapes), 'shape')} in {taken:.0f} s, which the training time leaves out")
+    progress.log(
+        f"compiled for {counted(len(sizes), 'picture size')} in {taken:.0f} s, which the training time leaves out"
+    )
     return compiled
+
+
+def eagerly(wanted: bool) -> AbstractContextManager[object]:
+    """Within, a compiled model runs uncompiled, if that is wanted."""
+    return torch.compiler.set_stance("force_eager") if wanted else nullcontext()
 
 
 def try_step(model: nn.Module, device: torch.device, precision: str, *, images: int, size: int) -> None:
@@ -171,7 +179,8 @@ def try_step(model: nn.Module, device: torch.device, precision: str, *, images: 
 
 def is_out_of_memory(exc: BaseException) -> bool:
     """Whether this is how torch says, on a GPU or a CPU, that memory ran out."""
-    return isinstance(exc, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(exc)
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(exc, (torch.OutOfMemoryError, MemoryError)) or any(word in str(exc) for word in words)
 
 
 def batch_that_fits(model: nn.Module, device: torch.device, precision: str, *, too_many: int, size: int) -> int | None:

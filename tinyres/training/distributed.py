@@ -123,7 +123,8 @@ def joined() -> Iterator[World]:
             f"another process of this training ended or cannot be reached ({_line(exc)})",
             hint="start it again with --resume RUN: the last checkpoint is good",
         ) from exc
-    finally:
+    else:
+        # Only where all get here: NCCL waits for the others, who may not know that this one has failed.
         distributed.destroy_process_group()
 
 

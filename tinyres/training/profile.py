@@ -172,10 +172,12 @@ def _operations(trainer: Trainer, steps: int) -> tuple[Part, ...]:
         for _ in range(steps):
             _step(trainer)
         _wait(trainer.device)
-    spent = {
-        event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        for event in seen.key_averages()
-    }
+    events = seen.key_averages()
+    if on_gpu:  # the kernels alone: the operations that launched them carry the same time again
+        kernels = [event for event in events if event.device_type.name == "CUDA" and not event.is_user_annotation]
+        spent = {event.key: event.self_device_time_total for event in kernels}
+    else:
+        spent = {event.key: event.self_cpu_time_total for event in events}
     total = sum(spent.values()) or 1.0
     most = sorted(spent, key=lambda name: -spent[name])[:OPERATIONS]
     return tuple(Part(name, spent[name] / steps / 1e3, spent[name] / total) for name in most)

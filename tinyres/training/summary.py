@@ -10,6 +10,7 @@ from tinyres.checkpoint import load_weights
 from tinyres.evaluate import evaluate
 from tinyres.judge import ClassResult, class_results
 from tinyres.metrics import Accuracy, confusion_of
+from tinyres.training.pace import EVALUATION_SPEEDUP
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from tinyres.data.dataset import Dataset
     from tinyres.runs import Epoch, Run, RunConfig
-    from tinyres.training.pace import Pace
 
 CHEAP_S = 30.0
 CHEAP_SHARE = 0.1
@@ -53,12 +53,10 @@ class Summary:
     """The classes that the last weights know least."""
 
 
-def summarize(
-    run: Run, config: RunConfig, dataset: Dataset, history: list[Epoch], pace: Pace, *, device: torch.device
-) -> Summary:
+def summarize(run: Run, config: RunConfig, dataset: Dataset, history: list[Epoch], *, device: torch.device) -> Summary:
     """Judge final and best weights, write summary.json and return it. Errors: CheckpointError, StorageError."""
     seconds = sum(epoch.seconds for epoch in history)
-    mirrored_s = pace.seconds_for(train_images=0, judged_images=4 * len(dataset.val))
+    mirrored_s = 4 * len(dataset.val) / EVALUATION_SPEEDUP / max(history[-1].images_per_second, 1e-9)
     mirrored = mirrored_s <= max(CHEAP_S, CHEAP_SHARE * seconds)
     last, logits = _worth(run.final, config, dataset, mirrored=mirrored, device=device)
     best = last

@@ -60,7 +60,7 @@ class TrainResult:
     best: Epoch | None
     """None if it stopped before its first step."""
     summary: Summary | None
-    """None unless it ran to its end."""
+    """None unless it ran to its end, with time left."""
 
 
 def train(
@@ -86,8 +86,8 @@ def train(
         trainer = Trainer(run, config, dataset, start=start, world=world, progress=progress)
         if options.resume:
             trainer.restore()
-        trainer.set_state("running")
         loop = Loop(trainer, options)
+        trainer.set_state("running")
         try:
             trainer.prepare(strict=options.strict_resume)
             stopped = loop.run(interrupted)
@@ -104,8 +104,8 @@ def train(
         trainer.set_state("stopped" if stopped else "finished", stopped)
         best = max(trainer.history, key=merit, default=None)
         summary = None
-        if not stopped and world.is_first:
-            summary = summarize(run, config, dataset, trainer.history, loop.pace, device=world.device)
+        if not stopped and world.is_first and not loop.pace.is_over():
+            summary = summarize(run, config, dataset, trainer.history, device=world.device)
         return TrainResult(stopped=stopped, history=trainer.history, best=best, summary=summary)
 
 
@@ -160,10 +160,9 @@ class Loop:
         if stop or over:
             # Weights from inside an epoch must not stand as the best of a run that goes on: its history is of whole
             # epochs. They are judged only if there are no others.
-            if trainer.sums.images and not trainer.history:
+            trainer.save()  # at once: who sent the signal may not wait for a judgement
+            if trainer.step and not trainer.history:
                 self._end_epoch(complete=False)
-            else:
-                trainer.save()
             return "interrupted" if stop else "time"
         if save:
             trainer.save()

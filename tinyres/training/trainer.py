@@ -22,7 +22,16 @@ from tinyres.header import Origin
 from tinyres.model import ResNet, build_model
 from tinyres.runs import Epoch, merit
 from tinyres.schedules import ema_decay, learning_rate, picture_size, picture_sizes
-from tinyres.training.compute import Compute, autocast, batch_that_fits, choose, compile_model, differences
+from tinyres.training.compute import (
+    Compute,
+    autocast,
+    batch_that_fits,
+    choose,
+    compile_model,
+    differences,
+    eagerly,
+    is_out_of_memory,
+)
 from tinyres.training.distributed import World
 from tinyres.training.ema import Average
 from tinyres.training.optim import make_optimizer, restore_optimizer, set_learning_rate
@@ -107,6 +116,11 @@ class Trainer:
         """What steps and their judgement are computed in."""
         return self.compute.precision if self.compute else "fp32"
 
+    @property
+    def compiled(self) -> bool:
+        """Whether steps run a compiled model."""
+        return self.compute is not None and self.compute.compiled
+
     def prepare(self, *, strict: bool = False) -> None:
         """Choose how to compute, and compile: what a start pays once, before its first step.
 
@@ -114,26 +128,45 @@ class Trainer:
         """
         before = self.compute
         deterministic = self.config.deterministic
-        now = choose(
+        self.compute = choose(
             self.recipe, self.model, self.world, deterministic=deterministic, before=before, progress=self.progress
         )
-        if before is not None and (changes := differences(before, now)):
-            self._tell_of(changes, strict=strict)
-        self.compute = now
+        if self.compute.compiled:
+            self._compile()
+        if before is not None:
+            self._tell_of(differences(before, self.compute), strict=strict)
         if self.world.size > 1:
             devices = [self.device] if self.device.type == "cuda" else None
-            self.forward = DistributedDataParallel(self.model, device_ids=devices, gradient_as_bucket_view=True)
-        if now.compiled:
-            try:
-                shapes = self.batches.shapes(picture_sizes(self.recipe))
-                self.forward = compile_model(self.forward, shapes, self.world, now.precision, self.progress)
-            except TrainingError as exc:
-                if self.recipe.compile == "on":
-                    raise
-                self.progress.warn(f"{exc}; going on without")
-                self.compute = replace(now, compiled=False)
+            self.forward = DistributedDataParallel(self.forward, device_ids=devices, gradient_as_bucket_view=True)
+
+    def _compile(self) -> None:
+        """Compile in all processes or in none, before they are joined: one that fails keeps none waiting."""
+        problem = None
+        try:
+            self.forward = compile_model(
+                self.model,
+                images=self.batches.full_share,
+                sizes=picture_sizes(self.recipe),
+                device=self.device,
+                precision=self.precision,
+                progress=self.progress,
+            )
+        except TrainingError as exc:
+            problem = exc
+        (failed,) = self.world.any(problem is not None)
+        if not failed:
+            return
+        problem = problem or TrainingError("torch.compile failed in another process", hint="--set compile=off")
+        if self.recipe.compile == "on" or self.compute is None:
+            raise problem
+        self.progress.warn(f"{problem}; going on without")
+        self.forward, self.compute = self.model, replace(self.compute, compiled=False)
 
     def _tell_of(self, changes: list[str], *, strict: bool) -> None:
+        if strict and self.device.type == "cuda" and not self.config.deterministic:
+            changes = [*changes, "a GPU without --deterministic"]
+        if not changes:
+            return
         text = f"the run {self.run.name} goes on in another way than it was trained: {'; '.join(changes)}"
         if strict:
             raise CheckpointError(text, hint="resume it as it was, or without --strict-resume")
@@ -148,7 +181,9 @@ class Trainer:
         set_learning_rate(self.optimizer, learning_rate(recipe, step, self.batches.per_epoch))
         self.on_phase("forward")
         self.forward.train()
-        with autocast(self.device, self.precision):
+        # The last batch of an epoch is smaller: compiling for it too would double the wait for one step in hundreds.
+        ragged = len(batch.labels) != self.batches.full_share
+        with autocast(self.device, self.precision), eagerly(self.compiled and ragged):
             logits = self.forward(batch.inputs)
         loss = functional.cross_entropy(
             logits.float(), batch.targets, label_smoothing=recipe.label_smoothing, reduction="sum"
@@ -183,9 +218,10 @@ class Trainer:
         last = finished.complete and finished.epoch == self.recipe.epochs
         for path, earned in ((self.run.best, max(self.history, key=merit) is finished), (self.run.final, last)):
             if earned and self.world.is_first:
-                save_weights(path, self.kept, self.config.spec, self._origin(finished))
+                selected_on = "none" if path == self.run.final else self.dataset.judged_on
+                save_weights(path, self.kept, self.config.spec, self._origin(finished, selected_on))
 
-    def _origin(self, epoch: Epoch) -> Origin:
+    def _origin(self, epoch: Epoch, selected_on: str) -> Origin:
         return Origin(
             run=self.run.name,
             recipe=self.recipe.name,
@@ -193,7 +229,7 @@ class Trainer:
             data_fingerprint=self.config.data_fingerprint,
             epoch=self.epoch,
             step=epoch.step,
-            selected_on=self.dataset.judged_on,
+            selected_on=selected_on,
         )
 
     def check_finite(self, sums: Sums) -> None:
@@ -202,7 +238,8 @@ class Trainer:
         if bad is not None:
             raise self.diverged("the loss", bad)
         weights = [value for value in self.model.state_dict().values() if value.is_floating_point()]
-        if not torch.stack([value.isfinite().all() for value in weights]).all():
+        finite = bool(torch.stack([value.isfinite().all() for value in weights]).all())
+        if self.world.any(not finite)[0]:  # batch norm statistics are each process's own
             raise self.diverged("a weight", self.step - 1)
 
     def diverged(self, what: str, step: int) -> TrainingError:
@@ -261,7 +298,10 @@ class Trainer:
         try:
             self._restore(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as exc:
-            raise CheckpointError(f"{self.run.last} is no training state of this run: {exc}") from exc
+            if is_out_of_memory(exc):
+                raise
+            problem = str(exc).strip().splitlines()[0]
+            raise CheckpointError(f"{self.run.last} is no training state of this run: {problem}") from exc
 
     def _restore(self, state: dict[str, Any]) -> None:
         if state["fingerprint"] != self.dataset.manifest.fingerprint:

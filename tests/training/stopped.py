@@ -1,0 +1,44 @@
+"""A training stopped inside its first epoch, resumed and stopped at once, as a program for torchrun: PICTURES OUT."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+from tinyres import launch
+from tinyres.progress import Silent
+from tinyres.training.distributed import joined
+from tinyres.training.train import Loop
+from tinyres.training.trainer import Trainer
+
+
+class StopAfter(threading.Event):
+    """An interrupt that comes after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def main() -> None:
+    pictures, out = sys.argv[1], Path(sys.argv[2])
+    sizes = ("image_size=16", "blocks=1,1", "widths=8,16", "batch_size=16")
+    request = launch.Request(data=pictures, recipe="demo", assignments=sizes, name="run")
+    with joined() as world:
+        started = launch.begin(request, None, runs=out, world=world, progress=Silent())
+        for steps in (2, 0):
+            trainer = Trainer(started.run, started.config, started.dataset, world=world, progress=Silent())
+            if steps == 0:
+                trainer.restore()
+            trainer.prepare()
+            # Only one process gets the signal: the others stop at the same step.
+            Loop(trainer).run(StopAfter(steps if world.is_first else 1000))
+
+
+if __name__ == "__main__":
+    main()
