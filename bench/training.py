@@ -131,7 +131,7 @@ def compare_recipes(archive: Path, folder: Path, *, seeds: int = 3) -> dict[str,
 
 
 def compare_time(archive: Path, folder: Path, *, seeds: int = 3) -> dict[str, object]:
-    """Time to the same accuracy on ten classes, in turns: a plain loop with a published recipe, and ours with `fast`."""
+    """Time to the same accuracy on ten classes, in turns: a plain loop with a published recipe, and `fast`."""
     data = few_classes(archive, folder / "ten.zip", TEN)
     pictures = _as_folder(archive, folder / "pictures", TEN)
     theirs = replace(CLASSIC, **SMALL, epochs=10, warmup_epochs=1.0)

@@ -10,7 +10,8 @@ from tiny import TrainedRun
 
 from tinyres.errors import UsageError
 from tinyres.export.pipeline import Exported
-from tinyres.judge import class_results, data_at_hand, describe, judge
+from tinyres.judge import data_at_hand, describe, judge
+from tinyres.metrics import class_results
 from tinyres.progress import Silent
 from tinyres.runs import find_model
 

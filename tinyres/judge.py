@@ -12,13 +12,19 @@ from tinyres.data.dataset import Dataset, cache_root, open_dataset
 from tinyres.data.download import is_downloaded
 from tinyres.errors import DataError, InputError, UsageError
 from tinyres.launch import run_data
-from tinyres.metrics import Accuracy, accuracy_of, calibration_error, confusion_of, cross_entropy
+from tinyres.metrics import (
+    Accuracy,
+    ClassResult,
+    accuracy_of,
+    calibration_error,
+    class_results,
+    confusion_of,
+    cross_entropy,
+)
 from tinyres.plot import draw_confusion
 from tinyres.runtime.backends import open_runner
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from tinyres.progress import Progress
     from tinyres.runs import Model
     from tinyres.spec import ModelSpec
@@ -26,18 +32,6 @@ if TYPE_CHECKING:
 BATCH = 100
 HARDEST = 5
 """Classes listed for people; the JSON has all."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClassResult:
-    """One class of a judgement."""
-
-    id: str
-    name: str
-    images: int
-    correct: int
-    mistaken_for: str
-    """The class most often answered instead, or empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +95,6 @@ def describe(judged: Judgement) -> str:
         often = f", often taken for {row.mistaken_for}" if row.mistaken_for else ""
         lines.append(f"  {row.correct / max(row.images, 1):6.1%} of {row.images:<5} {row.name}{often}")
     return "\n".join([*lines, f"wrote {judged.picture}"])
-
-
-def class_results(confusion: NDArray[np.int64], spec: ModelSpec) -> tuple[ClassResult, ...]:
-    """One row a class from a confusion matrix (C, C) of true and answered classes, the hardest first."""
-    rows = []
-    for index, counts in enumerate(confusion):
-        others = counts.copy()
-        others[index] = 0
-        mistaken = spec.class_names[int(others.argmax())] if others.any() else ""
-        correct = int(counts[index])
-        rows.append(ClassResult(spec.class_ids[index], spec.class_names[index], int(counts.sum()), correct, mistaken))
-    return tuple(sorted(rows, key=lambda row: row.correct / max(row.images, 1)))
 
 
 def data_of(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Dataset:

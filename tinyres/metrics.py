@@ -14,6 +14,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tinyres.spec import ModelSpec
+
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution, for two-sided 95 % intervals."""
 
@@ -39,6 +41,18 @@ class Accuracy:
     def top5(self) -> float:
         """Share of images whose class is among the best five, 0..1."""
         return self.correct_top5 / self.images
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResult:
+    """One class of a judgement."""
+
+    id: str
+    name: str
+    images: int
+    correct: int
+    mistaken_for: str
+    """The class most often answered instead, or empty."""
 
 
 def accuracy_of(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Accuracy:
@@ -99,3 +113,15 @@ def paired_interval(gained: int, lost: int, trials: int) -> tuple[float, float, 
     variance = ((gained + 0.5) + (lost + 0.5) - (gained - lost) ** 2 / total) / total**2
     spread = Z95 * math.sqrt(variance)
     return (gained - lost) / trials, max(-1.0, adjusted - spread), min(1.0, adjusted + spread)
+
+
+def class_results(confusion: NDArray[np.int64], spec: ModelSpec) -> tuple[ClassResult, ...]:
+    """One row a class from a confusion matrix (C, C) of true and answered classes, the hardest first."""
+    rows = []
+    for index, counts in enumerate(confusion):
+        others = counts.copy()
+        others[index] = 0
+        mistaken = spec.class_names[int(others.argmax())] if others.any() else ""
+        correct = int(counts[index])
+        rows.append(ClassResult(spec.class_ids[index], spec.class_names[index], int(counts.sum()), correct, mistaken))
+    return tuple(sorted(rows, key=lambda row: row.correct / max(row.images, 1)))

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from tinyres import records
 from tinyres.checkpoint import load_weights
 from tinyres.evaluate import evaluate
-from tinyres.judge import ClassResult, class_results
-from tinyres.metrics import Accuracy, confusion_of
+from tinyres.metrics import Accuracy, ClassResult, class_results, confusion_of
 from tinyres.training.pace import EVALUATION_SPEEDUP
 
 if TYPE_CHECKING:
