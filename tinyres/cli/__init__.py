@@ -4,8 +4,14 @@ Heavy imports stand inside the commands, behind their first line of output: `--h
 framework, and a command says at once what it is about.
 """
 
-from tinyres.cli import data, machine, models, training
 from tinyres.cli.root import app
+
+# isort: off
+from tinyres.cli import data  # --help lists the commands in this order
+from tinyres.cli import training
+from tinyres.cli import models
+from tinyres.cli import machine
+# isort: on
 
 __all__ = ["app", "data", "machine", "main", "models", "training"]
 

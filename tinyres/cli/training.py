@@ -28,15 +28,17 @@ def recipes(out: Console) -> None:
 def train(
     out: Console,
     data: Data = "tiny-imagenet",
-    recipe: Annotated[str | None, typer.Option(help="See `tinyres recipes`; or the config.json of a run.")] = None,
-    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="See `tinyres recipes`; or a run's config.json.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A recipe's field.")
+    ] = None,
     init: Annotated[str | None, typer.Option(metavar="MODEL", help="Start from its weights: fine-tune.")] = None,
     split: Annotated[str, typer.Option(help="val: the data's own; holdout: a tenth of the training pictures.")] = "val",
     max_time: Annotated[str | None, typer.Option(help="Stop cleanly after, for example, 20m.")] = None,
-    name: Annotated[str | None, typer.Option(help="Of the run; else recipe and number.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run; else the recipe's with a number.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run that stopped.")] = None,
-    strict_resume: Annotated[bool, typer.Option("--strict-resume", help="Only if bit for bit.")] = False,
+    strict_resume: Annotated[bool, typer.Option("--strict-resume", help="Only if it goes on bit for bit.")] = False,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits on a GPU, slower.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write runs/NAME/tensorboard.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Only show where a step's time goes.")] = False,
