@@ -33,6 +33,16 @@ def test_plain_progress_says_now_and_then_how_long_the_rest_takes(
     ]
 
 
+def test_what_is_told_of_the_rest_counts_more_than_the_units(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Console().task("training", 100, "steps") as task:
+        for second in range(12):
+            clock[0] += 1
+            task.advance(1, left_s=500.0 if second == 4 else None)
+    assert capsys.readouterr().err == "training: 10/100 steps, 8 min left\n"  # 500 s, five seconds ago
+
+
 def test_what_was_done_before_does_not_count_as_speed(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with Console().task("training", 100, "steps", done=80) as task:
         for _ in range(10):

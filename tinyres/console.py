@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
 
     from tinyres.progress import Task
 
@@ -102,12 +101,12 @@ class Console:
         elif not sys.stderr.isatty():
             yield _PlainTask(self, name, total, unit, done)
         elif self._bar is not None:
-            yield _BarTask(self._bar, self._bar.add_task(name, total=total, completed=done, note=""))
+            yield _BarTask(self._bar, name, total, done)
         else:
             with _live_bar() as bar:
                 self._bar = bar
                 try:
-                    yield _BarTask(bar, bar.add_task(name, total=total, completed=done, note=""))
+                    yield _BarTask(bar, name, total, done)
                 finally:
                     self._bar = None
 
@@ -132,7 +131,7 @@ def _live_bar() -> RichProgress:
         rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(bar_width=20),
         rich_progress.TaskProgressColumn(),
-        rich_progress.TimeRemainingColumn(compact=True),
+        rich_progress.TextColumn("{task.fields[left]}"),
         rich_progress.TextColumn("{task.fields[note]}"),
         console=RichConsole(stderr=True),
         transient=True,
@@ -140,37 +139,61 @@ def _live_bar() -> RichProgress:
 
 
 class _Unseen:
-    def advance(self, count: int = 1, note: str = "") -> None:
+    def advance(self, count: int = 1, note: str = "", left_s: float | None = None) -> None:
         """Show nothing."""
 
 
-class _BarTask:
-    def __init__(self, bar: RichProgress, task: TaskID) -> None:
-        self._bar, self._task = bar, task
+class _Rest:
+    """How long the rest of some work takes: as it is told, else by the units done so far."""
 
-    def advance(self, count: int = 1, note: str = "") -> None:
+    def __init__(self, total: int, done: int) -> None:
+        self.total, self.done, self._before = total, done, done
+        self._started = time.monotonic()
+        self._told: tuple[float, float] | None = None
+
+    def add(self, count: int, left_s: float | None) -> None:
+        self.done += count
+        if left_s is not None:
+            self._told = (time.monotonic(), left_s)
+
+    def seconds(self) -> float:
+        now = time.monotonic()
+        if self._told is not None:
+            when, left = self._told
+            return max(0.0, left - (now - when))
+        return (self.total - self.done) * (now - self._started) / max(self.done - self._before, 1)
+
+
+class _BarTask:
+    def __init__(self, bar: RichProgress, name: str, total: int, done: int) -> None:
+        self._bar, self._task = bar, bar.add_task(name, total=total, completed=done, note="", left="")
+        self._rest = _Rest(total, done)
+
+    def advance(self, count: int = 1, note: str = "", left_s: float | None = None) -> None:
         """Move the bar."""
+        self._rest.add(count, left_s)
         if note:
             self._bar.update(self._task, note=note)
-        self._bar.advance(self._task, count)
+        self._bar.update(self._task, advance=count, left=f"{duration(self._rest.seconds())} left")
 
 
 class _PlainTask:
     """A line now and then, for logs and pipes."""
 
     def __init__(self, console: Console, name: str, total: int, unit: str, done: int) -> None:
-        self._console, self._name, self._total, self._unit = console, name, total, unit
-        self._before = self._done = done
-        self._started = self._said = time.monotonic()
+        self._console, self._name, self._unit = console, name, unit
+        self._rest = _Rest(total, done)
+        self._said = time.monotonic()
         self._note = ""
 
-    def advance(self, count: int = 1, note: str = "") -> None:
+    def advance(self, count: int = 1, note: str = "", left_s: float | None = None) -> None:
         """Count, and say so if the last line is a while ago."""
         now = time.monotonic()
-        self._done += count
+        rest = self._rest
+        rest.add(count, left_s)
         self._note = note or self._note
         if now - self._said >= PLAIN_LINE_EVERY_S:
             self._said = now
-            left = (self._total - self._done) * (now - self._started) / max(self._done - self._before, 1)
             note = f", {self._note}" if self._note else ""
-            self._console.log(f"{self._name}: {self._done:,}/{self._total:,} {self._unit}{note}, {duration(left)} left")
+            where = f"{self._name}: {rest.done:,}/{rest.total:,} {self._unit}"
+            self._console.log(f"{where}{note}, {duration(rest.seconds())} left")

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 class Task(Protocol):
     """One running piece of work."""
 
-    def advance(self, count: int = 1, note: str = "") -> None:
-        """`count` more units are done; `note` is a few words on the state (a loss, a rate)."""
+    def advance(self, count: int = 1, note: str = "", left_s: float | None = None) -> None:
+        """`count` more units are done; `note` is a few words on the state (a loss, a rate).
+
+        `left_s` is how long the rest takes, where that does not go by the units.
+        """
 
 
 class Progress(Protocol):
@@ -42,7 +45,7 @@ class Silent:
     def warn(self, text: str) -> None:
         """Ignore it."""
 
-    def advance(self, count: int = 1, note: str = "") -> None:
+    def advance(self, count: int = 1, note: str = "", left_s: float | None = None) -> None:
         """Ignore it."""
 
     @contextmanager

@@ -184,11 +184,11 @@ BEST = Recipe(
 
 NANO = Recipe(
     name="nano",
-    about="a network of 1.3 million weights that a CPU trains in 90 minutes (the default there)",
+    about="a network of 1.3 million weights that a CPU trains in an hour or two (the default there)",
     blocks=(1, 1, 1, 1),
     widths=(32, 64, 128, 256),
     zero_init_residual=True,
-    epochs=30,
+    epochs=22,
     batch_size=128,
     lr=0.2,
     schedule="linear",

@@ -36,20 +36,32 @@ def watch(recipe: Recipe, *, images_per_second: float, path: Path) -> tuple[Watc
     return Watch(Run(path), recipe, pace, heard), heard
 
 
-def test_the_estimate_counts_growing_pictures_and_judging(tmp_path: Path) -> None:
+def test_the_rest_counts_growing_pictures_and_judging(tmp_path: Path) -> None:
     # Two epochs of 1000 pictures at half the side (a quarter of the work), two at the full; four judgements of 250.
     recipe = replace(DEMO, epochs=4, start_scale=0.5, grow=(0.5, 0.5))
-    seen, heard = watch(recipe, images_per_second=200, path=tmp_path)
-    seen.estimate(epoch=0, train_images=1000, judged_images=250)
+    seen, _ = watch(recipe, images_per_second=200, path=tmp_path)
+
+    def left(step: int) -> float:
+        return seen.seconds_left(step=step, per_epoch=10, train_images=1000, judged_images=250)
+
     # At small pictures' pace: 2 * 1000 + 2 * 4 * 1000 training, and 4 * 250 * 4 / 2.5 judging, by 200 a second.
+    assert left(0) == pytest.approx(58)
+    assert left(5) == pytest.approx(58 - 2.5)
+    # At full pictures' pace: half an epoch and one judgement.
+    assert left(35) == pytest.approx((500 + 250 / 2.5) / 200)
+    assert left(40) == 0
+
+
+def test_the_length_is_said_once(tmp_path: Path) -> None:
+    seen, heard = watch(DEMO, images_per_second=200, path=tmp_path)
+    seen.estimate(58)
+    seen.estimate(40)
     assert heard.lines == ["the whole will take about 58 s at 200 images/s"]
-    seen.estimate(epoch=0, train_images=1000, judged_images=250)
-    assert len(heard.lines) == 1
 
 
 def test_a_run_of_weeks_is_warned_of_with_ways_out(tmp_path: Path) -> None:
     seen, heard = watch(SEED, images_per_second=9, path=tmp_path / "seed-1")
-    seen.estimate(epoch=0, train_images=100_000, judged_images=10_000)
+    seen.estimate(seen.seconds_left(step=0, per_epoch=1563, train_images=100_000, judged_images=10_000))
     assert heard.lines[1].startswith("warning: ")
     assert "--resume seed-1" in heard.lines[1]
     assert "--recipe nano" in heard.lines[1]

@@ -137,16 +137,15 @@ class Loop:
                     return stopped
                 started = time.perf_counter()
                 images = trainer.train_step()
-                note = ""
+                note, left_s = "", None
                 if time.monotonic() - noted > NOTE_EVERY_S:
                     note, noted = self._note(), time.monotonic()
+                    left_s = self._seconds_left()
+                    self._watch.estimate(left_s)
                 self._took(images, time.perf_counter() - started)
-                task.advance(1, note)
+                task.advance(1, note, left_s)
                 if trainer.step % trainer.batches.per_epoch == 0:
                     self._end_epoch(complete=True)
-                self._watch.estimate(
-                    epoch=trainer.epoch, train_images=len(self._dataset.train), judged_images=len(self._dataset.val)
-                )
         return ""
 
     def _between_steps(self, interrupted: threading.Event) -> str:
@@ -201,6 +200,15 @@ class Loop:
             trainer.run.save_history(trainer.history)
             self._watch.epoch(trainer.history, judged_on=self._dataset.judged_on, judged_of=len(self._dataset.val))
         self._saved = time.monotonic()
+
+    def _seconds_left(self) -> float:
+        trainer, dataset = self._trainer, self._dataset
+        return self._watch.seconds_left(
+            step=trainer.step,
+            per_epoch=trainer.batches.per_epoch,
+            train_images=len(dataset.train),
+            judged_images=len(dataset.val),
+        )
 
     def _took(self, images: int, seconds: float) -> None:
         self._trainer.sums.seconds += seconds

@@ -46,16 +46,21 @@ class Watch:
             f" acc {sums.accuracy():.1%} lr {rate:.3g} {self._pace.images_per_second:.0f} images/s"
         )
 
-    def estimate(self, *, epoch: int, train_images: int, judged_images: int) -> None:
-        """Say once, after the first steps, how long the whole will take. `epoch` is the running one, from 0."""
+    def seconds_left(self, *, step: int, per_epoch: int, train_images: int, judged_images: int) -> float:
+        """How long the rest takes at the present pace, with pictures that grow: what one costs goes by its area."""
+        epoch, within = divmod(step, per_epoch)
+        areas = [picture_size(self._recipe, later) ** 2 for later in range(epoch, self._recipe.epochs)]
+        if not areas:
+            return 0.0
+        trained = train_images * (sum(areas) / areas[0] - within / per_epoch)
+        judged = len(areas) * judged_images * self._recipe.image_size**2 / areas[0]
+        return self._pace.seconds_for(train_images=trained, judged_images=round(judged))
+
+    def estimate(self, seconds: float) -> None:
+        """Say once, after the first steps, how long the whole will take."""
         if self._estimated or self._pace.seconds < ESTIMATE_AFTER_S or self._pace.steps < 4:
             return
         self._estimated = True
-        left = range(epoch, self._recipe.epochs)
-        now = picture_size(self._recipe, epoch) ** 2  # a picture's cost goes by its area
-        areas = sum(picture_size(self._recipe, later) ** 2 for later in left) / now
-        judged = len(left) * judged_images * self._recipe.image_size**2 / now
-        seconds = self._pace.seconds_for(train_images=train_images * areas, judged_images=round(judged))
         rate = f"{self._pace.images_per_second:.0f} images/s"
         self._progress.log(f"the whole will take about {duration(seconds)} at {rate}")
         if seconds > LONG_RUN_S:
