@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,3 +37,15 @@ class TrainedRun:
     @property
     def best(self) -> Path:
         return self.started.run.best
+
+
+class StopAfter(threading.Event):
+    """An interrupt that comes after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left < 0

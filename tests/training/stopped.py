@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import sys
-import threading
 from pathlib import Path
+
+from tiny import StopAfter
 
 from tinyres import launch
 from tinyres.progress import Silent
 from tinyres.training.distributed import joined
 from tinyres.training.train import Loop
 from tinyres.training.trainer import Trainer
-
-
-class StopAfter(threading.Event):
-    """An interrupt that comes after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    def is_set(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import TINY, TrainedRun, write_pictures
+from tiny import TINY, StopAfter, TrainedRun, write_pictures
 from typer.testing import CliRunner
 
 from tinyres import launch
@@ -48,18 +47,6 @@ def ready(started: Started) -> Trainer:
     trainer = Trainer(started.run, started.config, started.dataset, progress=Silent())
     trainer.prepare()
     return trainer
-
-
-class StopAfter(threading.Event):
-    """An interrupt that comes after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    def is_set(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def test_a_finished_run_has_all_its_files(trained: TrainedRun) -> None:
