@@ -96,6 +96,9 @@ MISTAKES = [
     (["train", "--data", "PICTURES", "--max-time", "-5m"], 2, "'-5m' is no length of time"),
     (["train", "--data", "PICTURES", "--split", "tset"], 2, "there is no split 'tset'"),
     (["train", "--data", "PICTURES", "--name", "../out"], 2, "is no run name"),
+    (["train", "--resume", "RUN", "--profile"], 2, "--profile looks at a new training"),
+    (["train", "--data", "PICTURES", "--init", "text.onnx"], 2, "text.onnx is no checkpoint to start from"),
+    (["train", "--data", "PICTURES", "--recipe", "finetune"], 2, "hint: --init MODEL names a run"),
     (["train", "--resume", "RUN", "--set", "epochs=9"], 2, "a resumed run keeps its data, recipe"),
     (
         ["train", "--data", "PICTURES", "--recipe", "seed", "--set", "blocks=1"],

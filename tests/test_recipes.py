@@ -47,6 +47,10 @@ def test_an_unknown_field_suggests_the_close_one_and_lists_all() -> None:
         ("image_size=0", "image_size cannot be 0; valid: 8 to 512"),
         ("blocks=1", "blocks cannot be 1"),
         ("name=x", "no field 'name'"),
+        ("mix_share=0.5", "mix_share is 0.5, but neither mixup nor cutmix is set"),
+        ("grow=0.9,0.1", "two rising shares of the run"),
+        ("start_scale=2", "start_scale cannot be 2.*valid: 0.25 to 1"),
+        ("flip=both", "flip cannot be 'both'"),
     ],
 )
 def test_a_value_that_does_not_fit_names_its_field(text: str, message: str) -> None:

@@ -67,6 +67,15 @@ def test_a_resumed_run_keeps_its_precision_and_a_recipe_can_set_it(monkeypatch: 
     ]
 
 
+def test_a_run_resumed_on_another_device_chooses_again_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = replace(compute.capture(), instruction_sets=("avx2",))
+    monkeypatch.setattr(compute, "capture", lambda: machine)
+    before = replace(chosen("fp32", Heard()), device="some GPU", precision="bf16", compiled=True)
+    now = chosen("auto", Heard(), before)
+    assert (now.precision, now.compiled) == ("fp32", False)
+    assert "precision was bf16, is fp32" in differences(before, now)
+
+
 def test_the_speed_of_bf16_is_measured() -> None:
     assert 0.001 < compute.bf16_speedup(build_model(SPEC)) < 100
 

@@ -27,6 +27,7 @@ from tinyres.recipes import Recipe
 from tinyres.runs import Run
 from tinyres.schedules import learning_rate
 from tinyres.training import trainer as trainer_module
+from tinyres.training.distributed import World
 from tinyres.training.pace import catch_interrupt
 from tinyres.training.train import Loop, Options, train
 from tinyres.training.trainer import Trainer
@@ -449,3 +450,47 @@ def test_any_size_of_picture_trains(size: int, tmp_path: Path) -> None:
     run_to_end(started)
     assert started.config.spec.input_shape == (size, size, 3)
     assert started.run.state().state == "finished"
+
+
+class Warned(Silent):
+    """Keeps what was warned of."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize("way", ["auto", "on"])
+def test_a_compiler_that_fails_is_a_warning_unless_it_was_demanded(
+    way: str, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise TrainingError("torch.compile failed: no compiler", hint="--set compile=off")
+
+    monkeypatch.setattr("tinyres.training.compute._compiles", lambda *_, **__: True)
+    monkeypatch.setattr(trainer_module, "compile_model", broken)
+    started = start(picture_folder, tmp_path, replace(DROPPING, compile=way))
+    warned = Warned()
+    trainer = Trainer(started.run, started.config, started.dataset, progress=warned)
+    if way == "on":
+        with pytest.raises(TrainingError, match=r"torch\.compile failed: no compiler"):
+            trainer.prepare()
+    else:
+        trainer.prepare()
+        assert warned.lines == ["torch.compile failed: no compiler; going on without"]
+        assert not trainer.compiled
+        assert trainer.forward is trainer.model
+
+
+def test_sync_batchnorm_on_cpus_is_refused(picture_folder: Path, tmp_path: Path) -> None:
+    started = start(picture_folder, tmp_path, replace(DROPPING, sync_batchnorm=True))
+    two = World(0, 2, torch.device("cpu"))
+    with pytest.raises(UsageError, match="sync_batchnorm works on GPUs only"):
+        Trainer(started.run, started.config, started.dataset, world=two, progress=Silent())
+
+
+def test_a_first_step_that_diverges_claims_no_checkpoint(picture_folder: Path, tmp_path: Path) -> None:
+    started = start(picture_folder, tmp_path)
+    assert ready(started).diverged("the loss", 0).hint == "try --set lr=0.017"

@@ -54,7 +54,7 @@ class Compute:
 def choose(
     recipe: Recipe, model: nn.Module, world: World, *, deterministic: bool, before: Compute | None, progress: Progress
 ) -> Compute:
-    """Decide how to compute, and set torch to it; a resumed run keeps what it had `before`.
+    """Decide how to compute, and set torch to it; a run resumed on the same device keeps what it had `before`.
 
     Errors: UsageError for what the recipe demands and the device cannot do.
     """
@@ -65,14 +65,16 @@ def choose(
     torch.backends.cudnn.benchmark = on_gpu and not deterministic
     torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
     torch.backends.cudnn.allow_tf32 = False
-    precision = before.precision if before else world.first(_precision(recipe, model, world, progress))
+    device = torch.cuda.get_device_name(world.device) if on_gpu else f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    # Elsewhere the bits differ anyway, and what was fast there may be hopeless here.
+    kept = before if before is not None and before.device == device else None
     return Compute(
-        device=torch.cuda.get_device_name(world.device) if on_gpu else f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        device=device,
         torch=torch.__version__,
         threads=torch.get_num_threads(),
         processes=world.size,
-        precision=precision,
-        compiled=before.compiled if before else _compiles(recipe, on_gpu=on_gpu),
+        precision=kept.precision if kept else world.first(_precision(recipe, model, world, progress)),
+        compiled=kept.compiled if kept else _compiles(recipe, on_gpu=on_gpu),
         deterministic=deterministic,
     )
 

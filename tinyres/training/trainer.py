@@ -245,9 +245,10 @@ class Trainer:
     def diverged(self, what: str, step: int) -> TrainingError:
         """The error for what is no number any more."""
         rate = learning_rate(self.recipe, step, self.batches.per_epoch)
+        kept = "; the last good checkpoint is kept" if self.run.last.is_file() else ""
         return TrainingError(
             f"{what} became NaN or infinite at step {step + 1} (learning rate {rate:.4g})",
-            hint=f"try --set lr={self.recipe.lr / 3:.2g}; the last good checkpoint is kept",
+            hint=f"try --set lr={self.recipe.lr / 3:.2g}{kept}",
         )
 
     def out_of_memory(self) -> TrainingError:
