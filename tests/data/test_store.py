@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -46,19 +47,24 @@ def test_names_that_climb_out_are_only_names(tmp_path: Path) -> None:
     assert not (tmp_path.parent / "escaped.png").exists()
 
 
-def test_the_fingerprint_of_a_zip_follows_its_content_not_its_name(tmp_path: Path) -> None:
-    first = ZipStore(make_zip(tmp_path / "a.zip", x=b"1", y=b"2")).fingerprint()
-    same = ZipStore(make_zip(tmp_path / "b.zip", y=b"2", x=b"1")).fingerprint()
-    other = ZipStore(make_zip(tmp_path / "c.zip", x=b"1", y=b"3")).fingerprint()
+def test_the_state_of_a_member_follows_its_content_not_its_place(tmp_path: Path) -> None:
+    first = ZipStore(make_zip(tmp_path / "a.zip", x=b"1", y=b"2")).state("x")
+    same = ZipStore(make_zip(tmp_path / "b.zip", y=b"5", x=b"1")).state("x")
+    other = ZipStore(make_zip(tmp_path / "c.zip", x=b"3", y=b"2")).state("x")
     assert first == same != other
 
 
-def test_the_fingerprint_of_a_folder_follows_its_files(tmp_path: Path) -> None:
+def test_the_state_of_a_file_follows_its_size_and_time(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
-    before = FolderStore(tmp_path).fingerprint()
-    assert FolderStore(tmp_path).fingerprint() == before
-    (tmp_path / "b").write_text("2")
-    assert FolderStore(tmp_path).fingerprint() != before
+    before = FolderStore(tmp_path).state("a")
+    assert FolderStore(tmp_path).state("a") == before
+    os.utime(tmp_path / "a", (1, 1))
+    assert FolderStore(tmp_path).state("a") != before
+
+
+def test_a_link_to_nothing_has_a_state_too(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "nothing")
+    assert FolderStore(tmp_path).state("a") == ""
 
 
 def test_a_folder_that_links_to_itself_ends(tmp_path: Path) -> None:

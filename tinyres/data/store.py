@@ -5,7 +5,6 @@ Names use `/` and are relative; folders end in `/`, as in a zip.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zipfile
 from pathlib import Path
@@ -26,12 +25,12 @@ class Store(Protocol):
     def read(self, name: str) -> bytes:
         """The content of one file. Errors: DataError."""
 
-    def fingerprint(self) -> str:
-        """Changes when the content does; SHA-256 in hex."""
+    def state(self, name: str) -> str:
+        """Changes when the content of the file does; read from a listing, since reading all would cost a build."""
 
 
 class FolderStore:
-    """Files below a folder. Its fingerprint takes names, sizes and times of change: reading all would cost a build."""
+    """Files below a folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -60,22 +59,17 @@ class FolderStore:
         except OSError as exc:
             raise DataError(f"cannot read {self.root / name}: {exc.strerror or exc}") from exc
 
-    def fingerprint(self) -> str:
-        """SHA-256 over names, sizes and times of change."""
-        digest = hashlib.sha256()
-        for name in self.names():
-            digest.update(name.encode(errors="surrogateescape"))
-            if not name.endswith("/"):
-                try:
-                    state = (self.root / name).stat()
-                except OSError:  # a link to nothing, or a file that just went: it will be listed as unreadable
-                    continue
-                digest.update(f"{state.st_size},{state.st_mtime_ns};".encode())
-        return digest.hexdigest()
+    def state(self, name: str) -> str:
+        """Size and time of change."""
+        try:
+            found = (self.root / name).stat()
+        except OSError:  # a link to nothing, or a file that just went: it will be listed as unreadable
+            return ""
+        return f"{found.st_size},{found.st_mtime_ns}"
 
 
 class ZipStore:
-    """Members of a zip, read in place. Its fingerprint takes names, sizes and the CRC of every member."""
+    """Members of a zip, read in place."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -118,9 +112,7 @@ class ZipStore:
         except Exception as exc:
             raise DataError(f"cannot read {name} in {self.path}: {exc}") from exc
 
-    def fingerprint(self) -> str:
-        """SHA-256 over the names, sizes and CRCs in the central directory."""
-        digest = hashlib.sha256()
-        for info in sorted(self.archive.infolist(), key=lambda info: info.filename):
-            digest.update(f"{info.filename}\0{info.file_size},{info.CRC};".encode())
-        return digest.hexdigest()
+    def state(self, name: str) -> str:
+        """Size and CRC, from the central directory."""
+        info = self.archive.getinfo(name)
+        return f"{info.file_size},{info.CRC}"
