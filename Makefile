@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	    { [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); } && \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
 	fi
-	@$(BIN)/python -m compileall -q tinyres export bench
+	@$(BIN)/python -m compileall -q tinyres export bench weights
 	@touch $@
 
 demo: $(READY)
@@ -37,7 +37,7 @@ test-install: $(READY)
 check: $(READY)
 	@rm -rf build/types && mkdir -p build/types/tinyres
 	@for f in tinyres/*; do ln -s ../../../$$f build/types/$$f; done
-	@ln -s ../../../export build/types/tinyres/export && ln -s ../../../bench build/types/tinyres/bench
+	@for f in export bench weights; do ln -s ../../../$$f build/types/tinyres/$$f; done
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 

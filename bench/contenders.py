@@ -41,8 +41,8 @@ def find_contenders(model: Model, backends: Sequence[str] | None) -> list[Conten
         require_choice("backend", name, BACKENDS)
     files = [model.path]
     if model.run is not None:
-        checkpoint = model.run.best
-        exports = sorted(path for path in model.run.exports.glob("*") if path.is_file())
+        checkpoint = model.run.weights
+        exports = sorted(path for path in model.exports.glob("*") if path.is_file())
         files = [checkpoint, *exports] if model.path == checkpoint else [checkpoint, model.path]
     found = []
     for name, info in BACKENDS.items():
@@ -66,6 +66,6 @@ def _contender(name: str, path: Path, model: Model) -> Contender:
         certificate = read_certificate(path)
     except (ArtifactError, ProofError) as exc:
         return Contender(name, path, sha256_of(path), "", f"not proven: {exc}")
-    if model.run is not None and certificate.checkpoint_sha256 != sha256_of(model.run.best):
+    if model.run is not None and certificate.checkpoint_sha256 != sha256_of(model.run.weights):
         absent = f"exported from an earlier checkpoint (tinyres export {model.name})"
     return Contender(name, path, sha256_of(path), certificate.grade, absent)

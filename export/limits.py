@@ -17,6 +17,12 @@ class Limits:
     """Largest loss of top-1 accuracy, as a share."""
     images: int
     """Judged on so many by default."""
+    numeric_share: float = 0.0
+    """Error against float64 that is allowed in any case, as a share of the signal."""
+
+    def largest_error(self, floor: float) -> float:
+        """The largest error against float64, as a share of the signal, where float32 itself differs by `floor`."""
+        return max(self.numeric_floors * floor, self.numeric_share)
 
 
 FP32 = Limits(numeric_floors=20, agreement=1.0, accuracy_drop=0.0, images=128)

@@ -82,7 +82,7 @@ def numeric(evidence: Evidence, answers: NDArray[np.float32], limits: Limits) ->
         return Level.failed("numeric", f"{answers.shape} logits for {evidence.checkpoint.shape}")
     rows = answers[evidence.exact_rows]
     error = share(rms(rows - evidence.exact), evidence.signal)
-    limit = limits.numeric_floors * evidence.floor
+    limit = limits.largest_error(evidence.floor)
     measured = {
         "error": error,
         "floor": evidence.floor,
@@ -174,7 +174,7 @@ def consistency(
 
     `answers` (N, C) came from one batch size; `answer` runs the artifact again.
     """
-    limit = limits.numeric_floors * max(evidence.floor, EPSILON)
+    limit = limits.largest_error(max(evidence.floor, EPSILON))
     rng = np.random.default_rng(0)
     worst, worst_batch = 0.0, batches[0]
     for batch in batches:

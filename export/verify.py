@@ -72,6 +72,6 @@ def _recorded(vectors: golden.GoldenVectors, answers: NDArray[np.float32], limit
         return Level.failed("recorded", f"{answers.shape} logits for {vectors.artifact.shape}")
     evidence = vectors.evidence()
     error = share(rms(answers - vectors.artifact), evidence.signal)
-    limit = 2 * limits.numeric_floors * evidence.floor  # each of the two lies within the numeric limit of the reference
+    limit = 2 * limits.largest_error(evidence.floor)  # each of the two lies within the numeric limit of the reference
     detail = f"answers differ by {error:.1e} of the signal from those at export"
     return Level.judged("recorded", error <= limit, {"error": error}, {"error": limit}, detail)

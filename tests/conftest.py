@@ -60,7 +60,7 @@ def exported(trained: TrainedRun) -> Exported:
     """The run's artifact, proven. Not to be changed."""
     return export_onnx(
         trained.best,
-        trained.started.run.exports / "fp32.onnx",
+        trained.started.run.path / "export" / "fp32.onnx",
         dataset=trained.started.dataset,
         batches=(1, 4, 9),
         progress=Silent(),

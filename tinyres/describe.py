@@ -64,7 +64,7 @@ def _folder(path: Path) -> Description:
             best = max(history, key=merit)
             facts["epochs"] = str(state.epochs)
             facts["best"] = f"{best.val_acc:.2%} top-1 on {best.val_images} images, epoch {best.epoch}"
-        facts["artifacts"] = ", ".join(sorted(file.name for file in run.exports.glob("*.onnx"))) or "none"
+        facts["artifacts"] = ", ".join(sorted(file.name for file in (path / "export").glob("*.onnx"))) or "none"
         return Description("run", facts)
     if (path / "manifest.json").is_file():
         manifest = records.load(Manifest, path / "manifest.json")

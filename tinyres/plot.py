@@ -32,10 +32,10 @@ def find_histories(names: Sequence[str], runs: Path) -> tuple[dict[str, list[Epo
         if name is not None and name.endswith(".json"):
             label, history = Path(name).stem, read_history(Path(name))
         else:
-            run = find_model(name, runs).run
-            if run is None:
+            model = find_model(name, runs)
+            if model.run is None:
                 raise UsageError(f"{name} belongs to no run, so it has no history to draw")
-            label, history, home = run.name, run.history(), run.path
+            label, history, home = model.name, model.run.history(), model.home
         if not history:
             raise UsageError(f"{label} has no training history to draw")
         while label in histories:

@@ -184,11 +184,12 @@ BEST = Recipe(
 
 NANO = Recipe(
     name="nano",
-    about="a network of 1.3 million weights that a CPU trains in an hour or two (the default there)",
-    blocks=(1, 1, 1, 1),
-    widths=(32, 64, 128, 256),
+    about="a network of 2.4 million weights that two CPU cores train in an hour and a half (the default there)",
+    # The first stage, on the largest pictures, costs most and learns least: it is thin, and depth comes late.
+    blocks=(1, 1, 1, 2),
+    widths=(16, 64, 128, 256),
     zero_init_residual=True,
-    epochs=22,
+    epochs=26,
     batch_size=128,
     lr=0.2,
     schedule="linear",

@@ -3,7 +3,7 @@
 runs/<name>/config.json            what was asked: recipe, data, seed, ModelSpec
 env.json               machine and versions
 state.json             running, stopped, finished, failed or imported
-best.safetensors       the weights of the best epoch
+best.safetensors       the weights of the best epoch; a folder of shipped weights has only the last epoch's
 final.safetensors      the weights of the last epoch, once there is one
 last.safetensors       everything needed to go on
 summary.json           what the last and best weights are worth, once it is finished
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tinyres import records
+from tinyres import records, weights
 from tinyres.environment import Environment
 from tinyres.errors import CheckpointError, InputError, UsageError, suggest
 from tinyres.files import storage_errors
@@ -116,14 +116,14 @@ class Run:
         return self.path / "final.safetensors"
 
     @property
+    def weights(self) -> Path:
+        """What the run stands for: its best weights, or its last where only they were kept."""
+        return self.final if self.final.is_file() and not self.best.is_file() else self.best
+
+    @property
     def last(self) -> Path:
         """The state to resume from."""
         return self.path / "last.safetensors"
-
-    @property
-    def exports(self) -> Path:
-        """Where artifacts go."""
-        return self.path / "export"
 
     def config(self) -> RunConfig:
         """What was asked. Errors: InputError."""
@@ -228,8 +228,10 @@ class Model:
     """A checkpoint (.safetensors) or an artifact."""
     run: Run | None
     """The run it belongs to, if any."""
-    chosen: bool
-    """True if it was not named but is the newest run's."""
+    home: Path
+    """The folder that export/ and bench/ belong into: the run's, or the file's; shipped weights' is in `runs`."""
+    how: Literal["file", "run", "newest run", "shipped"]
+    """By what it was found."""
 
     @property
     def name(self) -> str:
@@ -237,27 +239,30 @@ class Model:
         return self.run.name if self.run else self.path.stem
 
     @property
-    def home(self) -> Path:
-        """The folder that export/ and bench/ belong into: the run's, or the file's."""
-        return self.run.path if self.run else self.path.parent
+    def exports(self) -> Path:
+        """Where its artifacts go."""
+        return self.home / "export"
 
 
 def find_model(text: str | None, runs: Path) -> Model:
-    """Resolve a run's name or path, a checkpoint or an artifact; None is the newest usable run's best checkpoint.
+    """Resolve a run's name or path, a checkpoint, an artifact or the name of shipped weights; None is the newest run.
 
     Errors: UsageError, CheckpointError.
     """
     if text is None:
         run = _newest(runs)
-        return Model(run.best, run, chosen=True)
+        return Model(run.weights, run, run.path, "newest run")
     path = Path(text).expanduser()
     for folder in (path, runs / text):
         if (folder / "config.json").is_file():
             run = Run(folder)
-            if not run.best.is_file():
+            if not run.weights.is_file():
                 resumable = f"tinyres train --resume {run.name}" if run.last.is_file() else "tinyres train, a new run"
                 raise CheckpointError(f"the run {run.name} has no checkpoint yet", hint=resumable)
-            return Model(run.best, run, chosen=False)
+            return Model(run.weights, run, folder, "run")
+    if (shipped := weights.folder(text)) is not None:
+        run = Run(shipped)
+        return Model(run.weights, run, runs / text, "shipped")
     if path.is_dir():
         raise CheckpointError(f"{text} is a folder without config.json, so no run")
     if path.is_file():
@@ -265,8 +270,9 @@ def find_model(text: str | None, runs: Path) -> Model:
             raise CheckpointError(f"{text} is a PyTorch file, not a checkpoint of ours", hint=f"tinyres import {text}")
         # runs/<name>/best.safetensors, or runs/<name>/export/<file>
         homes = [home for home in list(path.absolute().parents)[:2] if (home / "config.json").is_file()]
-        return Model(path, Run(homes[0]) if homes else None, chosen=False)
-    names = [run.name for run in list_runs(runs)]
+        home = homes[0] if homes else None
+        return Model(path, Run(home) if home else None, home or path.parent, "file")
+    names = [run.name for run in list_runs(runs)] + weights.names()
     raise UsageError(f"there is no model {text!r}: no run, checkpoint or artifact", hint=suggest(text, names))
 
 
@@ -278,15 +284,12 @@ def find_run(text: str, runs: Path) -> Run:
     raise UsageError(f"there is no run {text!r}", hint=suggest(text, [run.name for run in list_runs(runs)]))
 
 
-def find_artifact(text: str | None, runs: Path) -> Path:
-    """The file to classify with: what is named, or the ONNX artifact of the run that is. Errors: UsageError."""
-    model = find_model(text, runs)
-    if model.run is None or model.path != model.run.best or (text is not None and Path(text).is_file()):
+def find_artifact(model: Model) -> Path:
+    """The file to classify with: the one named, else what was exported, fp32 first, else the checkpoint itself."""
+    if model.how == "file":
         return model.path
-    artifacts = sorted(model.run.exports.glob("*.onnx"))
-    if not artifacts:
-        raise UsageError(f"the run {model.run.name} has no artifact yet", hint=f"tinyres export {model.run.name}")
-    return next((path for path in artifacts if path.stem == "fp32"), artifacts[0])
+    artifacts = sorted(model.exports.glob("*.onnx"))
+    return next((path for path in artifacts if path.stem == "fp32"), artifacts[0] if artifacts else model.path)
 
 
 def _newest(runs: Path) -> Run:
@@ -299,6 +302,7 @@ def _newest(runs: Path) -> Run:
             continue
     if not usable:
         raise UsageError(
-            f"there is no finished run in {runs}", hint="tinyres train, or name one (`demo` is never implied)"
+            f"there is no finished run in {runs}",
+            hint="tinyres train, or name a model (`nano` comes with tinyres)",
         )
     return max(usable)[2]

@@ -81,7 +81,7 @@ def test_what_cannot_be_started_from_is_refused(
 ) -> None:
     if other == "an artifact":
         with pytest.raises(CheckpointError, match="is no checkpoint to start from"):
-            begin(picture_folder, trained.runs, init=str(trained.started.run.exports / "fp32.onnx"))
+            begin(picture_folder, trained.runs, init=str(trained.started.run.path / "export" / "fp32.onnx"))
     else:
         with pytest.raises(CheckpointError, match=r"tiny has blocks \(1, 1\) and widths \(8, 16\)") as caught:
             begin(picture_folder, trained.runs, "widths=8,32", init="tiny")

@@ -55,7 +55,7 @@ def export(
 
     exported = export_onnx(
         chosen.path,
-        (folder or chosen.home / "export") / f"{precision}.onnx",
+        (folder or chosen.exports) / f"{precision}.onnx",
         dataset=data_at_hand(chosen, data, cache_dir=cache, progress=out),
         batches=batches,
         proof_images=proof_images,
@@ -117,10 +117,14 @@ def predict(
     runs: Runs = RUNS,
 ) -> None:
     """Classify pictures with the newest run's artifact, without PyTorch."""
-    from tinyres.runs import find_artifact
+    from tinyres.runs import find_artifact, find_model
 
-    path = find_artifact(model, runs)
-    out.log(f"the newest run: {path}" if model is None else f"model: {path}")
+    chosen = echo(out, find_model(model, runs))
+    path = find_artifact(chosen)
+    if path != chosen.path:
+        out.log(f"answers: {path}")
+    elif chosen.how != "file":
+        out.log(f"answers: the checkpoint, through PyTorch; tinyres export {chosen.name} makes an artifact of it")
     from tinyres.runtime import Classifier
 
     with Classifier(path, top=top) as classifier:

@@ -20,7 +20,7 @@ app = typer.Typer(
 Data = Annotated[str, typer.Option("--data", help="tiny-imagenet, shapes, a zip or a folder.", show_default=True)]
 OtherData = Annotated[str | None, typer.Option("--data", help="Instead of the run's own data.")]
 ModelArgument = Annotated[
-    str | None, typer.Argument(metavar="MODEL", help="A run, a checkpoint or an artifact; else the newest run.")
+    str | None, typer.Argument(metavar="MODEL", help="A run, a checkpoint, an artifact or nano; else the newest run.")
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Where runs live.")]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Where decoded data lives; else TINYRES_CACHE.")]
@@ -44,5 +44,6 @@ def _root(
 
 def echo(out: "Console", model: "Model") -> "Model":
     """Say which model was taken: at once, before libraries are loaded that take seconds."""
-    out.log(f"the newest run: {model.name}" if model.chosen else f"model: {model.name} ({model.path.name})")
+    which = {"newest run": "the newest run", "shipped": "shipped weights"}.get(model.how, "model")
+    out.log(f"{which}: {model.name}" + (f" ({model.path.name})" if model.how in ("run", "file") else ""))
     return model
