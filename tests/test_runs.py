@@ -42,23 +42,50 @@ def test_a_model_is_a_name_a_path_a_checkpoint_or_an_artifact(two_runs: Path) ->
     assert (model.path, model.run) == (artifact, Run(two_runs / "old"))
 
 
-def test_an_artifact_is_found_by_its_run_or_by_its_path(two_runs: Path) -> None:
-    artifact = two_runs / "old" / "export" / "fp32.onnx"
-    assert find_artifact("old", two_runs) == artifact
-    assert find_artifact(str(artifact), two_runs) == artifact
-    with pytest.raises(UsageError, match="run new has no artifact yet") as caught:
-        find_artifact("new", two_runs)
-    assert caught.value.hint == "tinyres export new"
+def test_the_file_to_classify_with_is_the_runs_artifact_or_the_file_named(two_runs: Path) -> None:
+    artifact, best = two_runs / "old" / "export" / "fp32.onnx", two_runs / "old" / "best.safetensors"
+    assert find_artifact(find_model("old", two_runs)) == artifact
+    assert find_artifact(find_model(str(artifact), two_runs)) == artifact
+    assert find_artifact(find_model(str(best), two_runs)) == best
+
+
+def test_a_run_without_an_artifact_answers_with_its_checkpoint(two_runs: Path) -> None:
+    assert find_artifact(find_model("new", two_runs)) == two_runs / "new" / "best.safetensors"
+
+
+def test_a_run_that_kept_only_its_last_weights_stands_for_them(two_runs: Path) -> None:
+    (two_runs / "new" / "best.safetensors").unlink()
+    assert find_model("new", two_runs).path == two_runs / "new" / "final.safetensors"
+
+
+def test_shipped_weights_are_a_model_whose_outputs_go_to_the_runs(two_runs: Path) -> None:
+    model = find_model("nano", two_runs)
+    assert (model.how, model.name, model.home) == ("shipped", "nano", two_runs / "nano")
+    assert find_artifact(model) == model.path
+    (two_runs / "nano" / "export").mkdir(parents=True)
+    (two_runs / "nano" / "export" / "fp32.onnx").touch()
+    assert find_artifact(find_model("nano", two_runs)) == two_runs / "nano" / "export" / "fp32.onnx"
+
+
+def test_a_run_goes_before_shipped_weights_of_its_name(two_runs: Path) -> None:
+    (two_runs / "new").rename(two_runs / "nano")
+    assert find_model("nano", two_runs).how == "run"
+
+
+def test_nothing_named_is_never_shipped_weights(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no finished run"):
+        find_model(None, tmp_path)
 
 
 def test_an_unknown_name_suggests_the_close_run(two_runs: Path) -> None:
     with pytest.raises(UsageError, match="no model 'odl'") as caught:
         find_model("odl", two_runs)
-    assert caught.value.hint == "did you mean 'old'? valid: new, old"
+    assert caught.value.hint == "did you mean 'old'? valid: new, old, nano"
 
 
 def test_a_run_without_weights_and_a_folder_that_is_none_say_so(two_runs: Path) -> None:
-    (two_runs / "new" / "best.safetensors").unlink()
+    for weights in (two_runs / "new").glob("*.safetensors"):
+        weights.unlink()
     with pytest.raises(CheckpointError, match="run new has no checkpoint yet"):
         find_model("new", two_runs)
     (two_runs / "plain").mkdir()
