@@ -26,3 +26,7 @@ class Limits:
 
 
 FP32 = Limits(numeric_floors=20, agreement=1.0, accuracy_drop=0.0, images=128)
+# Three times the worst correct conversion of the trained nano, and below what the next coarser precision differs by:
+# results/limits/nano.json, docs/decisions/0014-limits-of-half-precision.md.
+FP16 = Limits(numeric_floors=20, numeric_share=4.6e-3, agreement=0.995, accuracy_drop=0.002, images=512)
+BF16 = Limits(numeric_floors=20, numeric_share=4.1e-2, agreement=0.965, accuracy_drop=0.005, images=512)

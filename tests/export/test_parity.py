@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tinyres.export import parity
 from tinyres.export.certificate import Level, grade_of
-from tinyres.export.limits import FP32
+from tinyres.export.limits import FP16, FP32
 from tinyres.export.parity import Evidence
 
 IMAGES, CLASSES = 40, 5
@@ -55,6 +55,15 @@ def test_numeric_measures_the_error_by_the_signal_and_the_floor() -> None:
     signal = np.sqrt(((known.exact - known.exact.mean(axis=0)) ** 2).mean())
     assert level.measured["error"] == pytest.approx(0.001 / signal, rel=1e-3)
     assert level.passed is False
+
+
+def test_half_precision_may_differ_by_its_share_of_the_signal_and_no_more() -> None:
+    known = evidence()
+    signal = np.sqrt(((known.exact - known.exact.mean(axis=0)) ** 2).mean())
+    for share, passed in ((FP16.numeric_share * 0.99, True), (FP16.numeric_share * 1.01, False)):
+        answers = (known.exact + share * signal).astype(np.float32)
+        assert parity.numeric(known, answers, FP16).passed is passed
+        assert parity.numeric(known, answers, FP32).passed is False
 
 
 def test_numeric_refuses_an_offset_that_changes_no_decision() -> None:
