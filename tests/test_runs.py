@@ -62,9 +62,19 @@ def test_shipped_weights_are_a_model_whose_outputs_go_to_the_runs(two_runs: Path
     model = find_model("nano", two_runs)
     assert (model.how, model.name, model.home) == ("shipped", "nano", two_runs / "nano")
     assert find_artifact(model) == model.path
-    (two_runs / "nano" / "export").mkdir(parents=True)
-    (two_runs / "nano" / "export" / "fp32.onnx").touch()
-    assert find_artifact(find_model("nano", two_runs)) == two_runs / "nano" / "export" / "fp32.onnx"
+    artifact = two_runs / "nano" / "export" / "fp32.onnx"
+    artifact.parent.mkdir(parents=True)
+    artifact.touch()
+    shutil.copy(model.path.parent / "fp32.onnx.json", artifact.parent)
+    assert find_artifact(find_model("nano", two_runs)) == artifact
+
+
+def test_an_artifact_of_other_weights_is_not_the_models(two_runs: Path) -> None:
+    best = two_runs / "old" / "best.safetensors"
+    best.write_bytes(best.read_bytes() + b"\0")
+    assert find_artifact(find_model("old", two_runs)) == best
+    (two_runs / "old" / "export" / "fp32.onnx.json").unlink()
+    assert find_artifact(find_model("old", two_runs)) == best
 
 
 def test_a_run_goes_before_shipped_weights_of_its_name(two_runs: Path) -> None:

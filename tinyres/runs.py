@@ -16,6 +16,7 @@ export/  bench/
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Literal
 from tinyres import records, weights
 from tinyres.environment import Environment
 from tinyres.errors import CheckpointError, InputError, UsageError, suggest
-from tinyres.files import storage_errors
+from tinyres.files import sha256_of, storage_errors
 from tinyres.recipes import Recipe
 from tinyres.spec import ModelSpec
 
@@ -285,11 +286,24 @@ def find_run(text: str, runs: Path) -> Run:
 
 
 def find_artifact(model: Model) -> Path:
-    """The file to classify with: the one named, else what was exported, fp32 first, else the checkpoint itself."""
+    """The file to classify with: the one named, else what was exported of it, fp32 first, else the checkpoint itself.
+
+    An artifact of other weights, from before a longer training or another version of shipped ones, does not count.
+    """
     if model.how == "file":
         return model.path
-    artifacts = sorted(model.exports.glob("*.onnx"))
-    return next((path for path in artifacts if path.stem == "fp32"), artifacts[0] if artifacts else model.path)
+    artifacts = sorted(model.exports.glob("*.onnx"), key=lambda path: (path.stem != "fp32", path.name))
+    digest = sha256_of(model.path) if artifacts else ""
+    return next((path for path in artifacts if _checkpoint_of(path) == digest), model.path)
+
+
+def _checkpoint_of(artifact: Path) -> str:
+    """SHA-256 of the checkpoint that an artifact's certificate names; empty without a certificate."""
+    try:
+        named = json.loads(artifact.with_name(artifact.name + ".json").read_bytes())["checkpoint_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return str(named)
 
 
 def _newest(runs: Path) -> Run:
