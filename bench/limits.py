@@ -87,6 +87,8 @@ class Measured:
 
 def main() -> None:
     """Measure the model that the arguments name, on the data that they name."""
+    if len(sys.argv) != 3:
+        raise SystemExit("usage: python -m tinyres.bench.limits MODEL DATA")
     name, data = sys.argv[1:]
     checkpoint = load_weights(find_model(name, Path("runs")).path)
     dataset = open_dataset(data, image_size=checkpoint.spec.preprocess.image_size, cache_dir=None, progress=Silent())

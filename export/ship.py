@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from tinyres.export.pipeline import Exported
+    from tinyres.export.certificate import Certificate
     from tinyres.progress import Progress
 
 KEPT = ("env.json", "state.json", "history.json", "training_history.json", "summary.json", "curves.png")
 """Of the run's files; config.json goes along without the place of the data."""
 
 
-def ship(run: Run, folder: Path, data: str, *, cache_dir: Path | None = None, progress: Progress) -> Exported:
+def ship(run: Run, folder: Path, data: str, *, cache_dir: Path | None = None, progress: Progress) -> Certificate:
     """Write `folder` from a finished run, and prove its export over the whole validation split of `data`.
 
     Errors: UsageError if the run is not finished or its data is not one that everybody can name; ProofError.
@@ -49,27 +49,29 @@ def ship(run: Run, folder: Path, data: str, *, cache_dir: Path | None = None, pr
     if config.data_kind not in NAMED:
         raise UsageError(f"the run {run.name} was trained on data of its own; valid: {', '.join(NAMED)}")
     checkpoint = load_weights(run.final)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
-        write_bytes(folder / name, (run.path / name).read_bytes())
-    records.save(folder / "config.json", replace(config, name=folder.name, data=config.data_kind))
-    weights = Run(folder).final
-    origin = replace(checkpoint.origin, run=folder.name)
-    save_tensors(weights, halved(checkpoint.tensors), checkpoint.spec, origin)
     dataset = open_dataset(
         data, image_size=checkpoint.spec.preprocess.image_size, cache_dir=cache_dir, progress=progress
     )
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary:  # a proof that fails leaves what was there before
+        staged = Path(temporary) / folder.name
+        staged.mkdir()
+        for name in KEPT:
+            write_bytes(staged / name, (run.path / name).read_bytes())
+        records.save(staged / "config.json", replace(config, name=folder.name, data=config.data_kind))
+        weights = Run(staged).final
+        origin = replace(checkpoint.origin, run=folder.name)
+        save_tensors(weights, halved(checkpoint.tensors), checkpoint.spec, origin)
         exported = export_onnx(
             weights,
-            Path(temporary) / "fp32.onnx",
+            Path(temporary) / "export" / "fp32.onnx",
             dataset=dataset,
             proof_images=len(dataset.val),
             cache_dir=cache_dir,
             progress=progress,
         )
-        shutil.copy(exported.certificate_file, certificate_path(folder / "fp32.onnx"))
-    return exported
+        shutil.copy(exported.certificate_file, certificate_path(staged / "fp32.onnx"))
+        shutil.copytree(staged, folder, dirs_exist_ok=True)  # beside its notice
+    return exported.certificate
 
 
 def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -82,13 +84,15 @@ def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def main() -> None:
     """Take the three arguments."""
+    if len(sys.argv) != 4:
+        raise SystemExit("usage: python -m tinyres.export.ship RUN FOLDER DATA")
+    run, folder, data = sys.argv[1:]
     progress = Console()
     try:
-        run, folder, data = sys.argv[1:]
-        exported = ship(Run(Path(run)), Path(folder), data, progress=progress)
+        certificate = ship(Run(Path(run)), Path(folder), data, progress=progress)
     except TinyresError as exc:
         raise SystemExit(f"error: {exc}") from exc
-    for level in exported.certificate.levels:
+    for level in certificate.levels:
         progress.log(f"{level.name:12} {level.detail}")
 
 

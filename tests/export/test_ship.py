@@ -8,7 +8,7 @@ import torch
 from tiny import TrainedRun
 
 from tinyres.checkpoint import load_weights
-from tinyres.errors import UsageError
+from tinyres.errors import ProofError, UsageError
 from tinyres.export import ship as module
 from tinyres.export.certificate import Certificate
 from tinyres.export.ship import halved, ship
@@ -62,3 +62,16 @@ def test_a_run_that_is_not_finished_is_not_shipped(finished: Run, tmp_path: Path
     finished.set_state("stopped", epochs=1)
     with pytest.raises(UsageError, match="is not finished"):
         ship(finished, tmp_path / "small", "unused", progress=Silent())
+
+
+def test_a_proof_that_fails_leaves_nothing_behind(
+    finished: Run, trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ProofError("not alike")
+
+    monkeypatch.setattr(module, "NAMED", ("folders",))
+    monkeypatch.setattr(module, "export_onnx", fail)
+    with pytest.raises(ProofError, match="not alike"):
+        ship(finished, tmp_path / "small", trained.started.config.data, progress=Silent())
+    assert not (tmp_path / "small").exists()
