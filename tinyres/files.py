@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and their hashes.
+"""Files that are either whole or not there, their hashes, and where those lie that can be made again.
 
 Nothing else in tinyres opens a file for writing under its final name.
 """
@@ -101,3 +101,12 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def cache_root(cache_dir: Path | None = None) -> Path:
+    """Where caches and downloads live: the option, else TINYRES_CACHE, else the platform's cache folder."""
+    if cache_dir is not None:
+        return cache_dir
+    import platformdirs
+
+    return Path(os.environ.get("TINYRES_CACHE") or platformdirs.user_cache_path("tinyres"))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyres.data.dataset import Dataset, cache_root, open_dataset
+from tinyres.data.dataset import Dataset, open_dataset
 from tinyres.data.download import is_downloaded
 from tinyres.errors import DataError, InputError, UsageError
+from tinyres.files import cache_root
 from tinyres.launch import run_data
 from tinyres.metrics import (
     Accuracy,

@@ -5,19 +5,18 @@ Nothing here decodes or augments.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import platformdirs
 
 from tinyres import records
 from tinyres.data import cache, download
 from tinyres.data.cache import Manifest
 from tinyres.data.sources import find_source
 from tinyres.errors import DataError
+from tinyres.files import cache_root
 from tinyres.progress import Silent
 from tinyres.spec import Preprocess
 
@@ -65,13 +64,6 @@ class Dataset:
     def drawn(self) -> bool:
         """Whether it is the embedded shapes, which every result must say."""
         return self.manifest.kind == "shapes"
-
-
-def cache_root(cache_dir: Path | None = None) -> Path:
-    """Where caches and downloads live: the option, else TINYRES_CACHE, else the platform's cache folder."""
-    if cache_dir is not None:
-        return cache_dir
-    return Path(os.environ.get("TINYRES_CACHE") or platformdirs.user_cache_path("tinyres"))
 
 
 def open_dataset(
