@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyres.errors import TinyresError, UsageError, missing_extra, require_choice
+from tinyres.errors import BackendUnavailable, TinyresError, UsageError, missing_extra, require_choice
 from tinyres.runtime.runner import Runner
 
 if TYPE_CHECKING:
@@ -26,19 +27,32 @@ class BackendInfo:
     """What to install it with."""
     suffix: str
     """Of the files it opens."""
+    distribution: str = ""
+    """What must be installed where several offer the same import; empty: any."""
 
 
 BACKENDS = {
     "onnxruntime-cpu": BackendInfo("tinyres.runtime.onnxruntime_cpu", "onnxruntime", "cpu", ".onnx"),
+    "onnxruntime-cuda": BackendInfo(
+        "tinyres.runtime.onnxruntime_cuda", "onnxruntime", "gpu", ".onnx", distribution="onnxruntime-gpu"
+    ),
+    "onnxruntime-tensorrt": BackendInfo(
+        "tinyres.runtime.onnxruntime_tensorrt", "onnxruntime", "gpu", ".onnx", distribution="onnxruntime-gpu"
+    ),
+    "tensorrt": BackendInfo("tinyres.runtime.tensorrt", "tensorrt", "trt", ".engine"),
+    "tensorrt-rtx": BackendInfo("tinyres.runtime.tensorrt_rtx", "tensorrt_rtx", "rtx", ".engine"),
     "pytorch": BackendInfo("tinyres.runtime.pytorch", "torch", "train", ".safetensors"),
 }
 
 
-def open_runner(path: str | Path, *, backend: str | None = None, threads: int | None = None) -> Runner:
+def open_runner(
+    path: str | Path, *, backend: str | None = None, threads: int | None = None, unproven: bool = False
+) -> Runner:
     """Open an artifact (or, with `pytorch`, a checkpoint); without `backend`, by the file's suffix.
 
-    `threads` is for CPU arithmetic; None leaves the library its default, all cores. Errors: UsageError for an unknown
-    backend or a file it does not take; ArtifactError for a file that is none; BackendUnavailable.
+    `threads` is for CPU arithmetic; None leaves the library its default, all cores. `unproven` opens an engine that no
+    device has run yet, for its proof. Errors: UsageError for an unknown backend or a file it does not take;
+    ArtifactError for a file that is none; ProofError for an unproven engine; BackendUnavailable.
     """
     path = Path(path)
     name = backend or backend_for(path)
@@ -46,6 +60,10 @@ def open_runner(path: str | Path, *, backend: str | None = None, threads: int | 
     info = BACKENDS[name]
     if path.suffix != info.suffix:
         raise UsageError(f"{name} opens {info.suffix} files, not {path.name}")
+    if path.suffix == ".engine" and not unproven:
+        from tinyres.runtime.passport import require_proven
+
+        require_proven(path)
     try:
         module = importlib.import_module(info.module)
     except ImportError as exc:
@@ -55,7 +73,11 @@ def open_runner(path: str | Path, *, backend: str | None = None, threads: int | 
 
 
 def backend_for(path: Path) -> str:
-    """The default backend for a file. Errors: UsageError."""
+    """The default backend for a file; an engine's is the library that built it. Errors: UsageError, ArtifactError."""
+    if path.suffix == ".engine":
+        from tinyres.runtime.passport import read_passport
+
+        return read_passport(path).library
     for name, info in BACKENDS.items():
         if path.suffix == info.suffix:
             return name
@@ -68,4 +90,12 @@ def why_unavailable(name: str) -> TinyresError | None:
     info = BACKENDS[name]
     if importlib.util.find_spec(info.package) is None:
         return missing_extra(name, info.package, info.extra)
+    if info.distribution:
+        try:
+            metadata.version(info.distribution)
+        except metadata.PackageNotFoundError:
+            return BackendUnavailable(
+                f"{name} needs {info.distribution} in place of what brings {info.package} here",
+                hint=f"pip uninstall -y {info.package}, then pip install 'tinyres[{info.extra}]'",
+            )
     return None
