@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tinyres.errors import ArtifactError, ProofError, require_choice
 from tinyres.export.certificate import read_certificate
 from tinyres.files import sha256_of
-from tinyres.runtime.backends import BACKENDS, why_unavailable
+from tinyres.runtime.backends import BACKENDS, backend_for, why_unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +36,14 @@ class Contender:
 
 
 def find_contenders(model: Model, backends: Sequence[str] | None) -> list[Contender]:
-    """All contenders for `model`, the absent ones with their reason. Errors: UsageError for an unknown backend."""
+    """All contenders for `model`, the absent ones with their reason. Errors: UsageError for an unknown backend.
+
+    ArtifactError or ProofError for an artifact that was named and is not proven.
+    """
     for name in backends or ():
         require_choice("backend", name, BACKENDS)
+    if model.how == "file" and model.path.suffix != ".safetensors":
+        read_certificate(model.path)  # what was named must be there and proven; of a run's files each has its row
     files = [model.path]
     if model.run is not None:
         checkpoint = model.run.weights
@@ -48,13 +53,21 @@ def find_contenders(model: Model, backends: Sequence[str] | None) -> list[Conten
     for name, info in BACKENDS.items():
         if backends and name not in backends:
             continue
-        matching = [path for path in files if path.suffix == info.suffix and path.is_file()]
+        matching = [path for path in files if path.suffix == info.suffix and path.is_file() and _opens(name, path)]
         found += [_contender(name, path, model) for path in matching]
         if not matching:
             absent = f"nothing exported for it (no {info.suffix} file)"
             found.append(Contender(name, Path(f"none{info.suffix}"), "", "", absent))
     # The checkpoint comes first: it is what the others are compared with.
     return sorted(found, key=lambda contender: contender.proof != "reference")
+
+
+def _opens(name: str, path: Path) -> bool:
+    """Whether the file is that backend's: engines of the two TensorRT libraries end alike."""
+    try:
+        return path.suffix != ".engine" or backend_for(path) == name
+    except ArtifactError:
+        return True  # its row says what is wrong with it
 
 
 def _contender(name: str, path: Path, model: Model) -> Contender:

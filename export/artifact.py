@@ -5,17 +5,35 @@ It is written and proven in a folder of its own; only a proof moves it to where 
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyres import records
+from tinyres.errors import BackendUnavailable, ProofError
 from tinyres.export.certificate import Certificate, certificate_path
 from tinyres.files import remove, storage_errors, sync_folder, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tinyres.export.certificate import Level
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A published artifact."""
+
+    path: Path
+    certificate: Certificate
+
+    @property
+    def certificate_file(self) -> Path:
+        """Where the certificate lies."""
+        return certificate_path(self.path)
 
 
 @contextmanager
@@ -29,6 +47,23 @@ def staging(target: Path) -> Iterator[Path]:
     finally:
         if folder.exists():
             remove(folder)
+
+
+def settle(candidate: Path, target: Path, certificate: Certificate, *, reproduce: str) -> Exported:
+    """Publish a judged candidate as `target`, or set it aside with `reproduce`, a script that shows the failure again.
+
+    Errors: ProofError if a level failed, BackendUnavailable if it was the backend's; StorageError.
+    """
+    if certificate.grade == "rejected":
+        folder = reject(candidate, target, certificate, reproduce=reproduce)
+        failed = certificate.failed[0]
+        kind = BackendUnavailable if failed.name == "backend" else ProofError
+        raise kind(
+            f"{target.name} failed the {failed.name} level: {failed.detail}",
+            hint=f"not published; the file, its report and reproduce.py are in {folder}",
+        )
+    publish(candidate, target, certificate)
+    return Exported(target, certificate)
 
 
 def publish(candidate: Path, target: Path, certificate: Certificate) -> None:
@@ -55,6 +90,33 @@ def reject(candidate: Path, target: Path, certificate: Certificate, *, reproduce
         candidate.parent.replace(folder)
         folder.chmod(0o755)
     return folder
+
+
+def print_levels(levels: tuple[Level, ...]) -> int:
+    """For the scripts that show a failure again: one line a level. Returns the exit code they amount to."""
+    words = {True: "passed", False: "FAILED", None: "not judged"}
+    for level in levels:
+        print(f"{level.name}: {words[level.passed]}: {level.detail}")
+    return ProofError.exit_code if any(level.passed is False for level in levels) else 0
+
+
+def promote(artifact: Path, certificate: Certificate) -> Path:
+    """Give an artifact that was unproven its name, with its new certificate.
+
+    The artifact itself moves once all else lies beside its new name; until then the old one is whole. Errors:
+    StorageError.
+    """
+    target = artifact.with_name(certificate.artifact)
+    records.save(certificate_path(target), certificate)
+    beside = sorted(artifact.parent.glob(f"{artifact.name}.golden.*"))
+    with storage_errors(target):
+        for path in beside:
+            shutil.copy(path, target.with_name(target.name + path.name.removeprefix(artifact.name)))
+        artifact.replace(target)
+        for path in (*beside, certificate_path(artifact)):
+            path.unlink(missing_ok=True)
+        sync_folder(target.parent)
+    return target
 
 
 def rejected_path(target: Path) -> Path:

@@ -12,13 +12,14 @@ from tinyres.environment import Environment
 from tinyres.errors import ArtifactError, ProofError
 from tinyres.export.limits import Limits
 from tinyres.files import sha256_of
+from tinyres.runtime.passport import Passport
 from tinyres.runtime.runner import Precision
 
 SCHEMA = 1
 
-Grade = Literal["full", "numeric", "rejected"]
+Grade = Literal["full", "numeric", "unproven", "rejected"]
 """full: every level passed on labelled images of the run's data. numeric: no such data was at hand, so accuracy is not
-proven. rejected: a level failed."""
+proven. unproven: built, but nothing here could run it. rejected: a level failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,8 @@ class Certificate:
     flips: tuple[Flip, ...]
     images: ProofImages
     environment: Environment
+    passport: Passport | None = None
+    """Of an engine: what it was built of and for."""
 
     @property
     def failed(self) -> list[Level]:
@@ -124,6 +127,8 @@ def grade_of(levels: tuple[Level, ...]) -> Grade:
     """The grade that these levels add up to; none at all is a rejection."""
     if not levels or any(level.passed is False for level in levels):
         return "rejected"
+    if any(level.name == "backend" and level.passed is None for level in levels):
+        return "unproven"
     return "full" if all(level.passed for level in levels) else "numeric"
 
 
@@ -132,8 +137,11 @@ def certificate_path(artifact: Path) -> Path:
     return artifact.with_name(artifact.name + ".json")
 
 
-def read_certificate(artifact: Path) -> Certificate:
-    """The certificate of an artifact. Errors: ArtifactError if there is none, ProofError if it proves another file."""
+def read_certificate(artifact: Path, *, unproven: bool = False) -> Certificate:
+    """The certificate of an artifact.
+
+    Errors: ArtifactError if there is none; ProofError if it proves another file, or nothing unless `unproven` may be.
+    """
     path = certificate_path(artifact)
     if not artifact.is_file():
         raise ArtifactError(f"there is no artifact {artifact}")
@@ -149,4 +157,9 @@ def read_certificate(artifact: Path) -> Certificate:
         raise ProofError(f"the certificate {path.name} belongs to another file: the hashes differ", hint="export again")
     if certificate.grade == "rejected" or certificate.failed:
         raise ProofError(f"{artifact.name} failed its proof", hint="export again")
+    if certificate.grade == "unproven" and not unproven:
+        raise ProofError(
+            f"{artifact.name} was built, but no device has run it yet",
+            hint=f"tinyres verify {artifact}, on a machine with its GPU",
+        )
     return certificate

@@ -92,6 +92,21 @@ def golden_path(artifact: Path) -> Path:
     return artifact.with_name(artifact.name + ".golden.npz")
 
 
+def json_path(artifact: Path) -> Path:
+    """Where the few of them lie that are for other languages."""
+    return artifact.with_name(artifact.name + ".golden.json")
+
+
+def copy_golden(artifact: Path, other: Path) -> None:
+    """Lay the golden vectors of `artifact` beside `other`, made of it. Errors: ArtifactError, StorageError."""
+    for path in (golden_path, json_path):
+        try:
+            content = path(artifact).read_bytes()
+        except OSError as exc:
+            raise ArtifactError(f"cannot read {path(artifact)}: {exc.strerror or exc}", hint="export again") from exc
+        write_bytes(path(other), content)
+
+
 def write_golden(artifact: Path, vectors: GoldenVectors, spec: ModelSpec) -> None:
     """Write `<artifact>.golden.npz`, and a few of them as `<artifact>.golden.json`. Errors: StorageError.
 
@@ -121,7 +136,7 @@ def write_golden(artifact: Path, vectors: GoldenVectors, spec: ModelSpec) -> Non
         for index in range(IN_JSON)
     ]
     text = json.dumps({"schema": 1, "pictures": pictures}, indent=1, allow_nan=False)
-    write_text(artifact.with_name(artifact.name + ".golden.json"), text + "\n")
+    write_text(json_path(artifact), text + "\n")
 
 
 def read_golden(artifact: Path, spec: ModelSpec) -> GoldenVectors:

@@ -9,7 +9,7 @@ import onnx
 
 import tinyres
 from tinyres import records
-from tinyres.errors import ProofError
+from tinyres.errors import ArtifactError, ProofError
 from tinyres.export.graph import IR_VERSION, OPSET, Input, build_graph
 from tinyres.runtime.metadata import KEY, SCHEMA, ArtifactMetadata, read_metadata
 
@@ -47,9 +47,12 @@ def onnx_from_checkpoint(checkpoint: Checkpoint, *, input_kind: Input = "image")
 def check_file(content: bytes) -> ArtifactMetadata:
     """Hold the bytes to the promises of an artifact, and return what it says of itself.
 
-    Errors: ProofError that names the broken promise; ArtifactError for metadata that are none.
+    Errors: ProofError that names the broken promise; ArtifactError for no ONNX file, or metadata that are none.
     """
-    model = onnx.load_model_from_string(content)
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as exc:  # protobuf's DecodeError, by whatever name its implementation has here
+        raise ArtifactError(f"it is no ONNX file: {exc}") from exc
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:

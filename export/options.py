@@ -5,6 +5,8 @@ from __future__ import annotations
 from tinyres.errors import UsageError
 
 MAX_BATCH = 4096
+DEFAULT_BATCHES = (1, 32, 256)
+"""Least, usual, most."""
 
 
 def parse_batches(text: str) -> tuple[int, int, int]:

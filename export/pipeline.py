@@ -6,7 +6,6 @@ Every format goes this way; a conversion only adds how its file is written.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,22 +13,22 @@ import numpy as np
 import tinyres
 from tinyres import environment, records
 from tinyres.checkpoint import load_weights
-from tinyres.data.dataset import cache_root
 from tinyres.errors import (
     ArtifactError,
-    BackendUnavailable,
     CheckpointError,
     ProofError,
     TinyresError,
     UsageError,
 )
 from tinyres.export import artifact, golden
-from tinyres.export.certificate import SCHEMA, Certificate, Level, certificate_path, grade_of
+from tinyres.export.artifact import Exported
+from tinyres.export.certificate import SCHEMA, Certificate, Level, certificate_path, grade_of, read_certificate
 from tinyres.export.evidence import Gathered, gather_evidence
 from tinyres.export.limits import FP32, Limits
 from tinyres.export.onnx import check_file, onnx_from_checkpoint
+from tinyres.export.options import DEFAULT_BATCHES
 from tinyres.export.proof import Judged, judge_artifact
-from tinyres.files import sha256_of, write_bytes
+from tinyres.files import cache_root, sha256_of, write_bytes
 from tinyres.judge import require_same_classes
 from tinyres.launch import run_data
 from tinyres.progress import Silent
@@ -43,17 +42,7 @@ if TYPE_CHECKING:
     from tinyres.data.dataset import Dataset
     from tinyres.export.proof import Batches
     from tinyres.progress import Progress
-
-DEFAULT_BATCHES = (1, 32, 256)
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """A published artifact."""
-
-    path: Path
-    certificate: Certificate
-    certificate_file: Path
+    from tinyres.runtime.passport import Passport
 
 
 def export_onnx(
@@ -72,7 +61,10 @@ def export_onnx(
     if it was the backend's (both leave `<target>.rejected/`); CheckpointError, UsageError, StorageError.
     """
     if source.suffix != ".safetensors":
-        raise CheckpointError(f"{source.name} is no checkpoint", hint="export takes a run or its .safetensors")
+        raise CheckpointError(
+            f"{source.name} is no checkpoint",
+            hint="valid: a run or its .safetensors",
+        )
     if missing := why_unavailable(backend_for(target)):
         raise missing
     checkpoint = load_weights(source)
@@ -89,20 +81,45 @@ def export_onnx(
         cache = cache_root(cache_dir) / "reference"
         gathered = gather_evidence(checkpoint, dataset, count=count, cache=cache, progress=progress)
         certificate = prove(candidate, checkpoint, gathered, limits=limits, batches=batches, progress=progress)
-        if certificate.grade == "rejected":
-            folder = artifact.reject(candidate, target, certificate, reproduce=_reproduction(target, source))
-            failed = certificate.failed[0]
-            kind = BackendUnavailable if failed.name == "backend" else ProofError
-            raise kind(
-                f"{target.name} failed the {failed.name} level: {failed.detail}",
-                hint=f"not published; the file, its report and reproduce.py are in {folder}",
-            )
-        artifact.publish(candidate, target, certificate)
+        exported = artifact.settle(candidate, target, certificate, reproduce=reproduction(target, source))
     if certificate.grade == "numeric":
         progress.warn(
             "accuracy not proven: judged on drawn pictures, since no data of the run was at hand (--data names it)"
         )
-    return Exported(target, certificate, certificate_path(target))
+    return exported
+
+
+def proven_onnx(
+    source: Path,
+    target: Path,
+    *,
+    dataset: Dataset | None,
+    batches: Batches | None = None,
+    proof_images: int | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress,
+) -> None:
+    """Make sure that the ONNX file `target` is there, `source`'s and proven, for `batches` if they are named.
+
+    Errors: those of `export_onnx`.
+    """
+    try:
+        known = read_certificate(target)
+        whole = golden.fingerprint(target) == known.golden_sha256
+    except (ArtifactError, ProofError, OSError):
+        whole = False
+    if whole and known.checkpoint_sha256 == sha256_of(source) and batches in (None, known.batches):
+        progress.log(f"from {target}, proven ({known.grade})")
+        return
+    export_onnx(
+        source,
+        target,
+        dataset=dataset,
+        batches=batches or DEFAULT_BATCHES,
+        proof_images=proof_images,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
 
 
 def prove(
@@ -112,10 +129,11 @@ def prove(
     *,
     limits: Limits,
     batches: Batches,
+    passport: Passport | None = None,
     progress: Progress,
 ) -> Certificate:
     """Hold the file to its promises, judge every level, and write the golden vectors beside it."""
-    levels: tuple[Level, ...] = (_file_level(candidate, checkpoint),)
+    levels: tuple[Level, ...] = (_file_level(candidate, checkpoint, passport),)
     judged = Judged((), (), "", "", None, gathered.golden.artifact[:0])
     if levels[0].passed:
         judged = judge_artifact(
@@ -155,21 +173,24 @@ def prove(
         flips=judged.flips,
         images=gathered.images,
         environment=environment.capture(),
+        passport=passport,
     )
 
 
-def _file_level(candidate: Path, checkpoint: Checkpoint) -> Level:
+def _file_level(candidate: Path, checkpoint: Checkpoint, passport: Passport | None) -> Level:
     """What the file itself promises: valid, self-contained, clean, any batch, and the checkpoint's classes."""
     try:
-        metadata = check_file(candidate.read_bytes())
+        metadata = passport.metadata if passport else check_file(candidate.read_bytes())
     except (ProofError, ArtifactError) as exc:
         return Level.failed("file", str(exc))
     if metadata.spec != checkpoint.spec or metadata.checkpoint_sha256 != checkpoint.sha256:
         return Level.failed("file", "its metadata (classes, preprocessing, hash) are not the checkpoint's")
-    return Level.judged("file", True, {}, {}, "valid, self-contained, any batch, nothing but the network")
+    promised = passport.precision_proof if passport else "valid, self-contained, any batch, nothing but the network"
+    return Level.judged("file", True, {}, {}, promised)
 
 
-def _reproduction(target: Path, source: Path) -> str:
+def reproduction(target: Path, source: Path) -> str:
+    """A script for the folder of a rejected `target`, exported from the checkpoint `source`."""
     name = target.name
     relative = os.path.relpath(source, artifact.rejected_path(target))
     return f'''"""Prove {name} again. Exits with 3 as long as it fails; needs the package installed.
@@ -205,11 +226,16 @@ def prove_again(candidate: Path, source: Path) -> int:
         if gathered.images.sha256 != report.images.sha256:
             print("note: the images of the failed proof are not at hand; judging on others")
         limits, batches = report.limits, report.batches
-        certificate = prove(candidate, checkpoint, gathered, limits=limits, batches=batches, progress=Silent())
+        certificate = prove(
+            candidate,
+            checkpoint,
+            gathered,
+            limits=limits,
+            batches=batches,
+            passport=report.passport,
+            progress=Silent(),
+        )
     except TinyresError as exc:
         print(f"error: {exc}")
         return exc.exit_code
-    words = {True: "passed", False: "FAILED", None: "not judged"}
-    for level in certificate.levels:
-        print(f"{level.name}: {words[level.passed]}: {level.detail}")
-    return ProofError.exit_code if certificate.grade == "rejected" else 0
+    return artifact.print_levels(certificate.levels)

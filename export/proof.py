@@ -61,9 +61,10 @@ def judge_artifact(
     """Open the artifact and judge every level. Whatever goes wrong on the way is a level that failed."""
     nothing = np.empty((0, 0), dtype=np.float32)
     try:
-        runner = open_runner(path, backend=backend)
+        runner = open_runner(path, backend=backend, unproven=True)
     except BackendUnavailable as exc:
-        return Judged((Level.failed("backend", str(exc)),), (), backend or "", "", None, nothing)
+        told = f"{exc} ({exc.hint})" if exc.hint else str(exc)
+        return Judged((Level.failed("backend", told),), (), backend or "", "", None, nothing)
     except TinyresError as exc:
         return Judged((Level.failed("file", str(exc)),), (), backend or "", "", None, nothing)
     with runner:

@@ -16,7 +16,8 @@ from tiny import TINY, TrainedRun, write_pictures
 from typer.testing import CliRunner
 
 from tinyres import launch
-from tinyres.export.pipeline import Exported, export_onnx
+from tinyres.export.artifact import Exported
+from tinyres.export.pipeline import export_onnx
 from tinyres.progress import Silent
 from tinyres.training.train import train
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tinyres.cli import app
 from tinyres.command import run_guarded
 from tinyres.console import Console
-from tinyres.export.pipeline import Exported
+from tinyres.export.artifact import Exported
 
 TINY_SIZES = ["--set", "blocks=1,1", "--set", "widths=8,16", "--set", "image_size=16", "--set", "batch_size=16"]
 
@@ -113,7 +113,11 @@ MISTAKES = [
     (["export"], 2, "there is no finished run in runs"),
     (["export", "foreign.safetensors"], 2, "foreign.safetensors is not a checkpoint"),
     (["export", "foreign.pth"], 2, "hint: tinyres import foreign.pth"),
-    (["export", "text.onnx"], 2, "text.onnx is no checkpoint"),
+    (["export", "text.onnx"], 2, "text.onnx is an ONNX file already"),
+    (["export", "text.onnx", "--format", "trt", "--runtime", "trt"], 4, "pip install 'tinyres[trt]'"),
+    (["export", "text.onnx", "--format", "triton"], 2, "text.onnx has no certificate"),
+    (["export", "RUN", "--runtime", "tensorflow"], 2, "there is no runtime 'tensorflow'"),
+    (["export", "RUN", "--format", "trt", "--optimization-level", "6"], 2, "optimization-level"),
     (["export", "RUN", "--format", "onxn"], 2, "did you mean 'onnx'?"),
     (["export", "RUN", "--precision", "fp23"], 2, "did you mean 'fp32'?"),
     (["export", "RUN", "--batch", "0:1:2"], 2, "batches are whole numbers from 1 to 4096"),

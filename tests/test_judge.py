@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import TrainedRun
 
 from tinyres.errors import UsageError
-from tinyres.export.pipeline import Exported
+from tinyres.export.artifact import Exported
 from tinyres.judge import data_at_hand, describe, judge
 from tinyres.metrics import class_results
 from tinyres.progress import Silent

@@ -8,7 +8,7 @@ import pytest
 from tiny import TrainedRun
 
 from tinyres.errors import CheckpointError, UsageError
-from tinyres.export.pipeline import Exported
+from tinyres.export.artifact import Exported
 from tinyres.runs import Run, find_artifact, find_model
 
 

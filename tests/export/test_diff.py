@@ -8,8 +8,8 @@ import pytest
 from tiny import TrainedRun
 
 from tinyres.errors import UsageError
+from tinyres.export.artifact import Exported
 from tinyres.export.diff import compare, difference
-from tinyres.export.pipeline import Exported
 from tinyres.progress import Silent
 
 

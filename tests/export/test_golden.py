@@ -13,7 +13,7 @@ from PIL import Image
 
 from tinyres.errors import ArtifactError
 from tinyres.export import golden
-from tinyres.export.pipeline import Exported
+from tinyres.export.artifact import Exported
 from tinyres.spec import ModelSpec, Preprocess
 
 

@@ -26,9 +26,10 @@ from tinyres.data.dataset import Split
 from tinyres.errors import ArtifactError, BackendUnavailable, CheckpointError, ProofError, UsageError
 from tinyres.export import onnx as onnx_module
 from tinyres.export import pipeline
+from tinyres.export.artifact import Exported
 from tinyres.export.certificate import certificate_path, read_certificate
 from tinyres.export.onnx import onnx_from_checkpoint
-from tinyres.export.pipeline import Exported, export_onnx
+from tinyres.export.pipeline import export_onnx
 from tinyres.header import Origin
 from tinyres.model import ResNet, build_model
 from tinyres.progress import Silent

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from tinyres.cli import app
 from tinyres.errors import ArtifactError, BackendUnavailable, ProofError
 from tinyres.export import golden
+from tinyres.export.artifact import Exported
 from tinyres.export.certificate import certificate_path, read_certificate
-from tinyres.export.pipeline import Exported
 from tinyres.export.verify import verify
 from tinyres.files import sha256_of
 from tinyres.progress import Silent

@@ -14,7 +14,7 @@ from tinyres import Classifier, open_runner
 from tinyres.data.dataset import open_dataset
 from tinyres.decode import pixels_from_file
 from tinyres.errors import ImageError, UsageError
-from tinyres.export.pipeline import Exported
+from tinyres.export.artifact import Exported
 
 
 @pytest.fixture

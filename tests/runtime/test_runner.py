@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tiny import TrainedRun
 
 from tinyres.errors import ArtifactError, BackendUnavailable, CheckpointError, UsageError
-from tinyres.export.pipeline import Exported
+from tinyres.export.artifact import Exported
 from tinyres.runtime import backends
 from tinyres.runtime.backends import BACKENDS, BackendInfo, open_runner, why_unavailable
 from tinyres.runtime.fake import FakeBackend

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tinyres.cli.models import bench, export, predict
+from tinyres.cli.exporting import export
+from tinyres.cli.models import bench, predict
 from tinyres.cli.root import RUNS, Cache, Runs, app
 from tinyres.cli.training import train
 from tinyres.command import command

@@ -2,16 +2,14 @@
 
 # No `from __future__ import annotations` here: Typer reads the annotations as objects.
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from tinyres.cli.exporting import levels_text
 from tinyres.cli.root import RUNS, Cache, ModelArgument, OtherData, Runs, app, echo
 from tinyres.command import command
 from tinyres.console import Console
-
-if TYPE_CHECKING:
-    from tinyres.export.certificate import Level
 
 
 @command(app, "eval")
@@ -29,50 +27,6 @@ def eval_(
 
 
 @command(app)
-def export(
-    out: Console,
-    model: ModelArgument = None,
-    format_: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32.")] = "fp32",
-    batch: Annotated[str, typer.Option(help="Least:usual:most, all proven.")] = "1:32:256",
-    proof_images: Annotated[int | None, typer.Option(min=1, help="Judged on so many.")] = None,
-    folder: Annotated[Path | None, typer.Option("--out", help="Else the run's export folder.")] = None,
-    data: OtherData = None,
-    runs: Runs = RUNS,
-    cache: Cache = None,
-) -> None:
-    """Convert a checkpoint and prove that the artifact answers like it; exit code 3 if it does not."""
-    from tinyres.errors import require_choice
-    from tinyres.export.options import parse_batches
-    from tinyres.runs import find_model
-
-    require_choice("format", format_, ["onnx"])
-    require_choice("precision", precision, ["fp32"])
-    batches = parse_batches(batch)
-    chosen = echo(out, find_model(model, runs))
-    from tinyres.export.pipeline import export_onnx
-    from tinyres.judge import data_at_hand
-
-    exported = export_onnx(
-        chosen.path,
-        (folder or chosen.exports) / f"{precision}.onnx",
-        dataset=data_at_hand(chosen, data, cache_dir=cache, progress=out),
-        batches=batches,
-        proof_images=proof_images,
-        cache_dir=cache,
-        progress=out,
-    )
-    levels = _levels(exported.certificate.levels)
-    next_ = (
-        f"next: tinyres bench {chosen.run.name}"
-        if chosen.run
-        else f"next: tinyres predict IMAGE --model {exported.path}"
-    )
-    text = f"{exported.path}: proven ({exported.certificate.grade})\n{levels}\n{next_}"
-    out.result({"artifact": str(exported.path), "certificate": exported.certificate}, text)
-
-
-@command(app)
 def verify(
     out: Console,
     artifact: Annotated[Path, typer.Argument(help="An exported file, with what lies beside it.")],
@@ -83,8 +37,9 @@ def verify(
     from tinyres.export.verify import verify as verify_artifact
 
     verified = verify_artifact(artifact, backend=backend, progress=out)
-    answer = {"artifact": str(artifact), "levels": verified.levels}
-    out.result(answer, f"{artifact}: proven again here\n{_levels(verified.levels)}")
+    answer = {"artifact": str(verified.path), "levels": verified.levels}
+    again = "proven again here" if verified.path == artifact else "proven here for the first time"
+    out.result(answer, f"{verified.path}: {again}\n{levels_text(verified.levels)}")
 
 
 @command(app)
@@ -175,7 +130,3 @@ def bench(
     paths = write_reports(chosen.home / "bench", results)
     out.result(results, "\n\n".join([terminal(results), "\n".join(f"wrote {path}" for path in paths)]))
     return 1 if any(row.status == "failed" for row in results.rows) else 0
-
-
-def _levels(levels: "tuple[Level, ...]") -> str:
-    return "\n".join(f"  {level.name:12} {level.detail}" for level in levels)

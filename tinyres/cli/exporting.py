@@ -1,0 +1,128 @@
+"""Export: one command; `tinyres.export.formats` knows each format's way."""
+
+# No `from __future__ import annotations` here: Typer reads the annotations as objects.
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinyres.cli.root import RUNS, Cache, ModelArgument, OtherData, Runs, app, echo
+from tinyres.command import command
+from tinyres.console import Console
+from tinyres.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from tinyres.export.artifact import Exported
+    from tinyres.export.certificate import Level
+    from tinyres.export.triton import Repository
+    from tinyres.runs import Model
+
+ENGINES = "Engines (--format trt)"
+
+
+@command(app)
+def export(
+    out: Console,
+    model: ModelArgument = None,
+    format_: Annotated[str, typer.Option("--format", help="onnx, trt or triton.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32.")] = "fp32",
+    batch: Annotated[str | None, typer.Option(help="Least:usual:most, all proven.", show_default="1:32:256")] = None,
+    proof_images: Annotated[int | None, typer.Option(min=1, help="Judged on so many.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Else the run's export folder.")] = None,
+    data: OtherData = None,
+    runs: Runs = RUNS,
+    cache: Cache = None,
+    runtime: Annotated[str, typer.Option(help="auto, trt or rtx.", rich_help_panel=ENGINES)] = "auto",
+    compute_capability: Annotated[
+        str | None, typer.Option(help="Of another GPU (rtx): 8.9, 12.0, ...", rich_help_panel=ENGINES)
+    ] = None,
+    build_only: Annotated[
+        bool, typer.Option("--build-only", help="Exit code 0 where nothing can run it.", rich_help_panel=ENGINES)
+    ] = False,
+    workspace: Annotated[int | None, typer.Option(min=1, help="In MiB.", rich_help_panel=ENGINES)] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="0 builds fast, 5 runs fast.", rich_help_panel=ENGINES)
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="Measured kernels, kept in this file (trt).", rich_help_panel=ENGINES)
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Loads in newer versions too (trt).", rich_help_panel=ENGINES)
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="Runs on Ampere and newer; slower.", rich_help_panel=ENGINES)
+    ] = False,
+) -> int:
+    """Convert a checkpoint and prove that the artifact answers like it; exit code 3 if it does not.
+
+    MODEL may be a proven .onnx file for trt and triton: then neither checkpoint nor PyTorch is needed.
+    """
+    from tinyres.errors import require_choice
+    from tinyres.export.options import parse_batches
+    from tinyres.runs import find_model
+
+    require_choice("format", format_, ["onnx", "trt", "triton"])
+    require_choice("precision", precision, ["fp32"])
+    require_choice("runtime", runtime, ["auto", "trt", "rtx"])
+    batches = parse_batches(batch) if batch is not None else None
+    chosen = echo(out, find_model(model, runs))
+    from tinyres.export.formats import EngineRequest, Request, export_model
+
+    request = Request(
+        format_,  # type: ignore[arg-type]
+        precision,
+        batches,
+        folder,
+        proof_images,
+        data,
+        cache,
+        EngineRequest(
+            runtime,  # type: ignore[arg-type]
+            compute_capability,
+            workspace,
+            optimization_level,
+            timing_cache,
+            version_compatible,
+            hardware_compatible,
+            build_only,
+        ),
+    )
+    written = export_model(chosen, request, progress=out)
+    out.result(*told(written, chosen))
+    unproven = written.certificate.grade == "unproven"
+    return BackendUnavailable.exit_code if unproven and not build_only else 0
+
+
+def told(written: "Exported | Repository", chosen: "Model") -> tuple[object, str]:
+    """What was written, for programs and for people."""
+    from tinyres.export.artifact import Exported
+
+    certificate = written.certificate
+    if not isinstance(written, Exported):
+        throughput = written.throughput
+        speeds = ", ".join(f"{size}: {speed:.0f}" for size, speed in throughput.images_per_second.items())
+        text = (
+            f"{written.folder}: serves {written.model} from {certificate.artifact}, proven ({certificate.grade})\n"
+            f"  pictures a second by batch size, {throughput.where}:\n  {speeds}\n"
+            f"next: sh {written.folder / 'serve.sh'}\n      python {written.folder / 'client.py'} PICTURE"
+        )
+        answer = {"folder": str(written.folder), "model": written.model, "preferred": throughput.preferred}
+        return {**answer, "throughput": throughput, "certificate": certificate}, text
+    if certificate.grade == "unproven":
+        verdict = "built, not proven on a device"
+        next_ = f"on a machine with its GPU, with the files beside it:\n      tinyres verify {written.path}"
+    else:
+        verdict = f"proven ({certificate.grade})"
+        next_ = f"tinyres bench {chosen.name}" if chosen.run else f"tinyres verify {written.path}"
+    text = f"{written.path}: {verdict}\n{levels_text(certificate.levels)}\nnext: {next_}"
+    return {"artifact": str(written.path), "certificate": certificate}, text
+
+
+def levels_text(levels: "tuple[Level, ...]") -> str:
+    """One line a level; those that say the same, since nothing could run, share one."""
+    lines = []
+    for detail, alike in groupby(levels, key=lambda level: level.detail):
+        names = [level.name for level in alike]
+        lines.append(f"  {names[0] if len(names) == 1 else 'the rest':12} {detail}")
+    return "\n".join(lines)
