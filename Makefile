@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-quick test-install check clean
+.PHONY: demo test test-quick test-install test-triton check clean
 .DEFAULT_GOAL := demo
 
 # uv where it is present (faster), else venv + pip. Both compile bytecode, so that the first command starts fast.
@@ -32,6 +32,9 @@ test-quick: $(READY)
 
 test-install: $(READY)
 	@$(BIN)/python tests/install.py
+
+test-triton: $(READY)
+	@$(BIN)/python tests/triton_server.py
 
 # mypy cannot follow the folder mapping of the editable install, so it sees the tree as it installs, through links.
 check: $(READY)

@@ -90,12 +90,13 @@ def serve(folder: Path, binaries: Path) -> None:
     run(binaries / "python", "-m", "tinyres", "info", artifact, cwd=folder)
 
 
-def environment(home: Path, python: str | Path, requirement: str) -> Path:
-    """A new virtual environment with one requirement; returns its folder of programs."""
+def environment(home: Path, python: str | Path, *requirements: str, constraints: Path | None = CONSTRAINTS) -> Path:
+    """A new virtual environment with what is required; returns its folder of programs."""
     run(python, "-m", "venv", home, cwd=home.parent)
     binaries = home / ("Scripts" if os.name == "nt" else "bin")
-    install = ("-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", CONSTRAINTS, requirement)
-    run(binaries / "python", *install, cwd=home.parent, quiet=True)
+    install = ("-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements)
+    bounds = ("-c", constraints) if constraints else ()
+    run(binaries / "python", *install, *bounds, cwd=home.parent, quiet=True)
     return binaries
 
 

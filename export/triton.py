@@ -1,0 +1,179 @@
+"""`--format triton`: a model repository around a proven file, with a client for it and the commands that serve it.
+
+triton/models/<name>/  config.pbtxt  labels.txt  certificate.json  1/model.onnx (or model.plan)
+triton/client.py  serve.sh  build_plan.sh
+
+The ONNX file is the usual choice: a plan fits one version of TensorRT, and the server's container has its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyres.errors import UsageError
+from tinyres.export.artifact import staging
+from tinyres.export.certificate import certificate_path, read_certificate
+from tinyres.files import remove, storage_errors, write_text
+from tinyres.runtime.backends import open_runner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tinyres.export.certificate import Certificate
+    from tinyres.progress import Progress
+    from tinyres.runtime.runner import Runner
+    from tinyres.spec import ModelSpec
+
+SERVER = "nvcr.io/nvidia/tritonserver:25.08-py3"
+"""Any release whose ONNX Runtime reads opset 18 and IR 8 serves the file; this one has 1.23."""
+QUEUE_DELAY_US = 500
+"""A request waits so long for others to share its batch: less than a batch takes, so that it costs little alone."""
+GOOD = 0.95
+"""Batch sizes within this share of the best throughput are preferred."""
+ROUNDS, ROUND_S = 3, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """How many pictures a second each batch size gives, and where that was measured."""
+
+    images_per_second: dict[int, float]
+    where: str
+
+    @property
+    def preferred(self) -> tuple[int, ...]:
+        """The batch sizes within `GOOD` of the best: to wait for a larger one hardly pays."""
+        best = max(self.images_per_second.values())
+        return tuple(size for size, speed in self.images_per_second.items() if speed >= GOOD * best)
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """What was written."""
+
+    folder: Path
+    model: str
+    throughput: Throughput
+    certificate: Certificate
+    """Of the file that is served."""
+
+
+def export_triton(artifact: Path, folder: Path, *, progress: Progress) -> Repository:
+    """Write a proven ONNX file or engine into the repository in `folder`, under the name of its run.
+
+    Other models there are left alone. Errors: ProofError for a file without its proof; UsageError for an engine that
+    Triton does not load, or where another's model has the name; ArtifactError, BackendUnavailable, StorageError.
+    """
+    certificate = read_certificate(artifact)
+    passport = certificate.passport
+    if passport is not None and passport.library != "tensorrt":
+        raise UsageError(f"Triton loads engines of tensorrt, not of {passport.library}", hint="name the ONNX file")
+    name = re.sub(r"[^\w.-]|^\.+", "-", certificate.run)
+    target = folder / "models" / name
+    if target.exists() and not (target / "certificate.json").is_file():
+        raise UsageError(f"there is a model {target} that tinyres did not write", hint="--out names another folder")
+    with open_runner(artifact) as runner:
+        throughput = measure_throughput(runner, certificate.batches, progress=progress)
+        spec = runner.spec
+    values = {"model": name, "server": SERVER}
+    for place, batch in zip(("least", "usual", "most"), certificate.batches, strict=True):
+        values[place] = "image:" + "x".join(map(str, (batch, *spec.input_shape)))
+    scripts = ("client.py", "serve.sh", *(() if passport else ("build_plan.sh",)))
+    with staging(folder / name) as model:  # not in models/, which a server may be watching
+        with storage_errors(target):
+            (model / "1").mkdir(parents=True)
+            shutil.copy(artifact, model / "1" / ("model.plan" if passport else "model.onnx"))
+            shutil.copy(certificate_path(artifact), model / "certificate.json")
+        write_text(model / "config.pbtxt", config_text(name, spec, certificate, throughput))
+        write_text(model / "labels.txt", "".join(f"{' '.join(label.split())}\n" for label in spec.class_names))
+        remove(target)
+        with storage_errors(target):
+            target.parent.mkdir(exist_ok=True)
+            model.replace(target)
+    for script in scripts:
+        write_text(folder / script, _filled(script, values))
+        (folder / script).chmod(0o755)
+    return Repository(folder, name, throughput, certificate)
+
+
+def measure_throughput(runner: Runner, batches: tuple[int, int, int], *, progress: Progress) -> Throughput:
+    """Throughput over the powers of two that the file takes, until doubling the batch has twice gained nothing."""
+    least, _, most = batches
+    sizes = [size for size in (1 << power for power in range(13)) if least <= size <= most] or [most]
+    speeds: dict[int, float] = {}
+    with progress.task("measuring batch sizes", len(sizes), "sizes") as task:
+        for size in sizes:
+            speeds[size] = _images_per_second(runner, size)
+            task.advance(1)
+            known = list(speeds.values())
+            if len(known) > 2 and max(known[-2:]) < max(known[:-2]) / GOOD:
+                break
+    return Throughput(speeds, f"{runner.name} on {runner.device}")
+
+
+def _images_per_second(runner: Runner, size: int) -> float:
+    images = np.zeros((size, *runner.spec.input_shape), dtype=np.uint8)
+    runner(images)
+    best = 0.0
+    for _ in range(ROUNDS):
+        started, count = time.perf_counter(), 0
+        while not count or time.perf_counter() - started < ROUND_S:
+            runner(images)
+            count += 1
+        best = max(best, count * size / (time.perf_counter() - started))
+    return best
+
+
+def config_text(name: str, spec: ModelSpec, certificate: Certificate, throughput: Throughput) -> str:
+    """A model's config.pbtxt. Dimensions are without the batch, as `max_batch_size` above 0 asks for."""
+    passport = certificate.passport
+    dims = ", ".join(map(str, spec.input_shape))
+    preferred = throughput.preferred
+    speeds = ", ".join(f"{size}: {speed:.0f}" for size, speed in throughput.images_per_second.items())
+    built = f"\n# Built by {passport.built_for}: a server needs the same." if passport else ""
+    outputs = ",\n".join(
+        f'  {{ name: "{output}" data_type: TYPE_FP32 dims: [ {spec.classes} ] label_filename: "labels.txt" }}'
+        for output in ("logits", "probabilities")
+    )
+    warmups = "\n".join(
+        f"""model_warmup {{
+  name: "batch of {size}"
+  batch_size: {size}
+  inputs {{ key: "image" value {{ data_type: TYPE_UINT8 dims: [ {dims} ] zero_data: true }} }}
+}}"""
+        for size in dict.fromkeys((1, *preferred))
+    )
+    return f"""# {certificate.artifact} of run {certificate.run}, proven ({certificate.grade}): certificate.json.{built}
+name: {json.dumps(name)}
+backend: "{"tensorrt" if passport else "onnxruntime"}"
+default_model_filename: "{"model.plan" if passport else "model.onnx"}"
+max_batch_size: {certificate.batches[2]}
+input [
+  {{ name: "image" data_type: TYPE_UINT8 dims: [ {dims} ] }}
+]
+output [
+{outputs}
+]
+instance_group [ {{ count: 1 kind: {"KIND_GPU" if passport else "KIND_AUTO"} }} ]
+# Pictures a second by batch size, on {throughput.where}: {speeds}
+dynamic_batching {{
+  preferred_batch_size: [ {", ".join(map(str, preferred))} ]
+  max_queue_delay_microseconds: {QUEUE_DELAY_US}
+}}
+{warmups}
+"""
+
+
+def _filled(script: str, values: Mapping[str, str]) -> str:
+    """One of the templates, with its @places@ filled."""
+    text = (resources.files("tinyres.export") / "templates" / "triton" / script).read_text(encoding="utf-8")
+    return re.sub(r"@(\w+)@", lambda found: values[found[1]], text)
