@@ -10,7 +10,7 @@ from tiny import TrainedRun
 
 from tinyres.describe import describe
 from tinyres.errors import InputError
-from tinyres.export.pipeline import Exported
+from tinyres.export.artifact import Exported
 
 
 def test_every_kind_of_file_says_what_it_is(exported: Exported, trained: TrainedRun) -> None:

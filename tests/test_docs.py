@@ -46,10 +46,12 @@ def test_the_readmes_own_pictures_walk_and_its_program_run(
     write_pictures(tmp_path / "photos" / "val", classes=3, each=5, split="val", size=64)
     walk = [words for block in blocks(REPOSITORY / "README.md", "sh") for words in commands(block)]
     walk = [words for words in walk if any("mine" in word for word in words)]
-    assert [words[0] for words in walk] == ["train", "eval", "export", "predict", "bench", "verify", "diff", "info"]
+    first = ["train", "eval", "export", "predict", "bench", "verify", "diff", "info"]
+    assert [words[0] for words in walk] == [*first, *["export"] * 4]
     for words in walk:
         result = CliRunner().invoke(app, words)
-        assert result.exit_code == 0, (words, result.stderr)
+        unproven = "trt" in words and "--build-only" not in words  # where no GPU is, which the README says too
+        assert result.exit_code in ({0, 4} if unproven else {0}), (words, result.stderr)
     (program,) = blocks(REPOSITORY / "README.md", "python")
     exec(compile(program, "README.md", "exec"), {})  # noqa: S102 - the page's own program
     assert capsys.readouterr().out.split()[0] in {"circle", "ring", "triangle"}

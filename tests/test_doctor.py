@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from acted_cuda import Cuda
 
 from tinyres import doctor
+from tinyres.runtime import cuda
 
 
 class Usage(NamedTuple):
@@ -44,3 +46,18 @@ def test_a_missing_library_names_its_command(monkeypatch: pytest.MonkeyPatch, tm
     findings = doctor.examine(tmp_path)
     assert named(findings, "pytorch").mend == "pip install 'tinyres[train]'"
     assert "torch" in named(findings, "training and export").detail
+
+
+def test_the_gpu_for_engines_is_described_or_its_absence_explained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cuda, "bindings", Cuda)
+    found = named(doctor.examine(tmp_path), "gpu for engines")
+    assert (found.state, found.detail) == ("ok", "Acted GPU, compute capability 8.9, driver for CUDA 13.0")
+    monkeypatch.setattr(cuda, "bindings", lambda: Cuda(driver=0))
+    assert "no NVIDIA driver" in named(doctor.examine(tmp_path), "gpu for engines").detail
+
+
+def test_onnxruntimes_gpu_package_replaces_the_other(tmp_path: Path) -> None:
+    found = named(doctor.examine(tmp_path), "onnxruntime-cuda")
+    assert found.mend.startswith("pip uninstall -y onnxruntime")

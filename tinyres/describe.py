@@ -16,6 +16,7 @@ from tinyres.errors import ArtifactError, CheckpointError, InputError
 from tinyres.files import sha256_of
 from tinyres.header import CheckpointHeader, read_header
 from tinyres.runs import Run, merit
+from tinyres.runtime.passport import BuildOptions, read_passport
 from tinyres.units import size
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def describe(path: Path) -> Description:
         raise InputError(f"there is nothing at {path}")
     if path.name.endswith(".golden.npz"):
         return _golden(path)
-    kinds = {".safetensors": _checkpoint, ".onnx": _artifact, ".json": _record}
+    kinds = {".safetensors": _checkpoint, ".onnx": _artifact, ".engine": _engine, ".json": _record}
     if path.suffix in kinds:
         return kinds[path.suffix](path)
     hint = f"tinyres import {path}" if path.suffix in (".pth", ".pt") else None
@@ -64,7 +65,8 @@ def _folder(path: Path) -> Description:
             best = max(history, key=merit)
             facts["epochs"] = str(state.epochs)
             facts["best"] = f"{best.val_acc:.2%} top-1 on {best.val_images} images, epoch {best.epoch}"
-        facts["artifacts"] = ", ".join(sorted(file.name for file in (path / "export").glob("*.onnx"))) or "none"
+        artifacts = [file.name for file in (path / "export").glob("*") if file.suffix in (".onnx", ".engine")]
+        facts["artifacts"] = ", ".join(sorted(artifacts)) or "none"
         return Description("run", facts)
     if (path / "manifest.json").is_file():
         manifest = records.load(Manifest, path / "manifest.json")
@@ -72,10 +74,10 @@ def _folder(path: Path) -> Description:
         facts = {"data": manifest.kind, "pictures": counts, "classes": str(len(manifest.class_ids))}
         facts |= {"size": f"{manifest.image_size}x{manifest.image_size}", "unreadable": str(len(manifest.unreadable))}
         return Description("cache of decoded pictures", facts)
-    artifacts = sorted(path.glob("*.onnx"))
+    files = sorted([*path.glob("*.onnx"), *path.glob("*.engine")])
     raise InputError(
         f"{path} is neither a run nor a cache: it has no config.json and no manifest.json",
-        hint=f"tinyres info {artifacts[0]}" if artifacts else None,
+        hint=f"tinyres info {files[0]}" if files else None,
     )
 
 
@@ -103,6 +105,21 @@ def _artifact(path: Path) -> Description:
         facts = {"file": size(path.stat().st_size), "precision": str(runner.precision), **spec_facts(runner.spec)}
     facts["certificate"] = _certificate_of(path)
     return Description("ONNX artifact", facts)
+
+
+def _engine(path: Path) -> Description:
+    """From its passport: the file itself is TensorRT's, and only its own version on its own GPU reads it."""
+    passport = read_passport(path)
+    least, usual, most = passport.options.batches
+    asked = {name: getattr(passport.options, name) for name in BuildOptions.__dataclass_fields__ if name != "batches"}
+    given = {name.replace("_", " "): value for name, value in asked.items() if value is not None and value is not False}
+    options = [name if value is True else f"{name} {value}" for name, value in given.items()]
+    facts = {"file": size(path.stat().st_size), "built by": f"{passport.library} {passport.version}"}
+    facts |= {"for": passport.built_for.partition(" on ")[2], "driver": passport.driver or "none: ahead of time"}
+    facts |= {"batches": f"{least} to {most}, fastest at {usual}", "options": ", ".join(options) or "none"}
+    facts |= {"precision": passport.metadata.precision, "shown by": passport.precision_proof}
+    facts |= {"ONNX file": passport.onnx_sha256, **spec_facts(passport.metadata.spec)}
+    return Description("TensorRT engine", facts | {"certificate": _certificate_of(path)})
 
 
 def _certificate_of(artifact: Path) -> str:

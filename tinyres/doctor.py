@@ -11,8 +11,10 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
 from tinyres import environment
-from tinyres.data.dataset import cache_root
-from tinyres.runtime.backends import BACKENDS, why_unavailable
+from tinyres.errors import BackendUnavailable
+from tinyres.files import cache_root
+from tinyres.runtime.backends import BACKENDS, BackendInfo, why_unavailable
+from tinyres.runtime.cuda import find_device
 from tinyres.units import size
 
 if TYPE_CHECKING:
@@ -36,8 +38,9 @@ class Finding:
 
 
 def examine(cache_dir: Path | None = None) -> list[Finding]:
-    """Look at Python, processor, backends, GPU and disk."""
-    return [_python(), _processor(), *_backends(), _onnxruntime(), _training(), _gpu(), _disk(cache_root(cache_dir))]
+    """Look at the machine, the backends and the disk."""
+    machine = [_python(), _processor(), _gpu(), _engines()]
+    return [*machine, *_backends(), _onnxruntime(), _training(), _disk(cache_root(cache_dir))]
 
 
 def describe(findings: list[Finding]) -> str:
@@ -76,7 +79,7 @@ def _backends() -> list[Finding]:
     for name, info in BACKENDS.items():
         missing = why_unavailable(name)
         if missing is None:
-            found.append(Finding(name, "ok", f"{info.package} {_version(info.package)}", ""))
+            found.append(Finding(name, "ok", f"{info.package} {_version_of_import(info)}", ""))
         else:
             found.append(Finding(name, "note", "not installed", missing.hint or ""))
     return found
@@ -118,6 +121,16 @@ def _gpu() -> Finding:
     return Finding("gpu", "ok", environment.capture().gpu or "", "")
 
 
+def _engines() -> Finding:
+    """The GPU as the runners of engines see it, through NVIDIA's bindings."""
+    try:
+        device = find_device()
+    except BackendUnavailable as exc:
+        return Finding("gpu for engines", "note", str(exc), exc.hint or "" if "bindings" in str(exc) else "")
+    capability = f"compute capability {device.compute_capability}"
+    return Finding("gpu for engines", "ok", f"{device.name}, {capability}, driver for CUDA {device.driver}", "")
+
+
 def _disk(cache: Path) -> Finding:
     home = cache
     while not home.exists():
@@ -131,6 +144,12 @@ def _disk(cache: Path) -> Finding:
     if free < NEED_FREE_BYTES:
         return Finding("cache", "problem", detail, "make room, or name another folder with --cache or TINYRES_CACHE")
     return Finding("cache", "ok", detail, "")
+
+
+def _version_of_import(info: BackendInfo) -> str:
+    """Of the distribution that brings a backend's package; its name may be another."""
+    names = [info.distribution] if info.distribution else metadata.packages_distributions().get(info.package, [])
+    return _version(names[0]) if names else "unknown"
 
 
 def _version(package: str) -> str:
