@@ -16,6 +16,7 @@ from tinyres.errors import ArtifactError, CheckpointError, InputError
 from tinyres.files import sha256_of
 from tinyres.header import CheckpointHeader, read_header
 from tinyres.runs import Run, merit
+from tinyres.runtime.metadata import read_artifact
 from tinyres.runtime.passport import BuildOptions, read_passport
 from tinyres.units import size
 
@@ -99,10 +100,8 @@ def _checkpoint(path: Path) -> Description:
 
 
 def _artifact(path: Path) -> Description:
-    from tinyres.runtime.backends import open_runner
-
-    with open_runner(path) as runner:
-        facts = {"file": size(path.stat().st_size), "precision": str(runner.precision), **spec_facts(runner.spec)}
+    _, metadata = read_artifact(path)
+    facts = {"file": size(path.stat().st_size), "precision": metadata.precision, **spec_facts(metadata.spec)}
     facts["certificate"] = _certificate_of(path)
     return Description("ONNX artifact", facts)
 

@@ -8,15 +8,14 @@ import numpy as np
 import onnxruntime
 
 from tinyres.errors import ArtifactError, BackendUnavailable
-from tinyres.runtime.metadata import read_metadata
-from tinyres.runtime.runner import Precision
+from tinyres.runtime.metadata import read_artifact
+from tinyres.runtime.runner import Number, Precision
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from tinyres.runtime.metadata import ArtifactMetadata
     from tinyres.spec import ModelSpec
 
 PROVIDER = "CPUExecutionProvider"
@@ -47,12 +46,15 @@ class OnnxRuntimeCpu:
 
 
 def open_backend(path: Path, *, threads: int | None) -> OnnxRuntimeCpu:
-    """Load an ONNX artifact. Errors: ArtifactError, BackendUnavailable."""
+    """Load an ONNX artifact. Errors: ArtifactError; BackendUnavailable for bf16, which it does not compute."""
+    content, metadata = read_artifact(path)
+    if metadata.precision == "bf16":
+        raise BackendUnavailable("ONNX Runtime's CPU provider has no bf16 arithmetic", hint="--backend openvino has")
     options = quiet_options()
     if threads is not None:
         options.intra_op_num_threads = threads
-    session, metadata = open_session(path, [PROVIDER], options)
-    compute = "fp32" if metadata.precision in ("fp16", "fp32") else metadata.precision
+    session = open_session(content, path, [PROVIDER], options)
+    compute: Number = "int8" if metadata.precision == "int8" else "fp32"
     return OnnxRuntimeCpu(session, metadata.spec, Precision(storage=metadata.precision, compute=compute))
 
 
@@ -63,27 +65,22 @@ def quiet_options() -> Any:
     return options
 
 
-def open_session(path: Path, providers: list[Any], options: Any) -> tuple[Any, ArtifactMetadata]:
-    """A session on the first of `providers`, and what its file says of itself.
+def open_session(content: bytes, path: Path, providers: list[Any], options: Any) -> Any:
+    """A session on the first of `providers` for the file `path`, whose bytes are `content`.
 
-    Errors: ArtifactError for a file that is none of ours; BackendUnavailable if the session took another provider.
+    Errors: ArtifactError for a file that the library does not load; BackendUnavailable if it took another provider.
     """
     wanted = [provider if isinstance(provider, str) else provider[0] for provider in providers]
     try:
         # Bytes, not the path: an artifact is one file, and external data must not be looked for beside it.
         # And no fallback: else the library starts again on the CPU, even within a run, with a line on stdout.
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers, enable_fallback=0)
-    except OSError as exc:
-        raise ArtifactError(f"cannot read {path}: {exc.strerror or exc}") from exc
+        session = onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except Exception as exc:
         raise ArtifactError(f"{path} is not an ONNX model that ONNX Runtime loads: {first_line(exc)}") from exc
     taken = session.get_providers()
     if taken[0] != wanted[0]:
         raise BackendUnavailable(f"asked for {wanted[0]}, got {', '.join(taken)}")
-    metadata = read_metadata(session.get_modelmeta().custom_metadata_map, place=str(path))
-    if metadata.input != "image":
-        raise ArtifactError(f"{path} takes float tensors, not pictures", hint="export it with --input image")
-    return session, metadata
+    return session
 
 
 def first_line(error: Exception) -> str:

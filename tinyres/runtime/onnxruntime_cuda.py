@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 
 from tinyres.errors import ArtifactError, BackendUnavailable
+from tinyres.runtime.metadata import read_artifact
 from tinyres.runtime.onnxruntime_cpu import first_line, open_session, quiet_options
 from tinyres.runtime.runner import Precision
 
@@ -68,6 +69,7 @@ def open_gpu(path: Path, name: str, provider: str, settings: dict[str, str], *, 
     Errors: ArtifactError; BackendUnavailable without the provider, or where it leaves a node to another.
     """
     require_provider(provider)
+    content, metadata = read_artifact(path)
     options = quiet_options()
     # A session that leaves nodes to the CPU would still answer, and be slow; it fails to open instead.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -75,9 +77,11 @@ def open_gpu(path: Path, name: str, provider: str, settings: dict[str, str], *, 
         with contextlib.redirect_stdout(sys.stderr):  # it prints what it misses; our answers go to stdout
             onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip put them
     try:
-        session, metadata = open_session(path, [(provider, settings)], options)
+        session = open_session(content, path, [(provider, settings)], options)
     except ArtifactError as exc:
-        open_session(path, ["CPUExecutionProvider"], quiet_options())  # raises if it is the file that does not load
+        open_session(
+            content, path, ["CPUExecutionProvider"], quiet_options()
+        )  # raises if it is the file that does not load
         raise BackendUnavailable(
             f"{provider} does not run all of {path.name} here: {exc}",
             hint="it needs the CUDA, cuDNN and for TensorRT also TensorRT libraries that this version was built with",

@@ -13,7 +13,7 @@ from tinyres.errors import BackendUnavailable
 from tinyres.files import cache_root, storage_errors
 from tinyres.runtime import tensorrt_library
 from tinyres.runtime.cuda import find_device
-from tinyres.runtime.onnxruntime_cpu import open_session, quiet_options
+from tinyres.runtime.metadata import read_artifact
 from tinyres.runtime.onnxruntime_cuda import open_gpu, require_provider
 
 if TYPE_CHECKING:
@@ -60,12 +60,10 @@ def provider_settings(path: Path, device: Device, tensorrt: str) -> dict[str, st
 
     Errors: ArtifactError, StorageError.
     """
-    reading = quiet_options()
-    reading.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    _, metadata = open_session(path, ["CPUExecutionProvider"], reading)
+    content, metadata = read_artifact(path)
     shapes = ["image:" + "x".join(map(str, (batch, *metadata.spec.input_shape))) for batch in BATCHES]
     depends = (
-        path.read_bytes(),
+        content,
         onnxruntime.__version__,
         tensorrt,
         device.name,
