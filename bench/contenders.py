@@ -79,6 +79,8 @@ def _contender(name: str, path: Path, model: Model) -> Contender:
         certificate = read_certificate(path)
     except (ArtifactError, ProofError) as exc:
         return Contender(name, path, sha256_of(path), "", f"not proven: {exc}")
+    if name == "onnxruntime-cpu" and certificate.precision is not None and certificate.precision.storage == "bf16":
+        absent = "ONNX Runtime's CPU provider has no bf16 arithmetic"
     if model.run is not None and certificate.checkpoint_sha256 != sha256_of(model.run.weights):
         absent = f"exported from an earlier checkpoint (tinyres export {model.name})"
     return Contender(name, path, sha256_of(path), certificate.grade, absent)

@@ -48,10 +48,11 @@ def results(exported: Exported, trained: TrainedRun) -> Results:
 
 
 def test_every_contender_has_samples_accuracy_and_its_proof_in_one_row(results: Results) -> None:
-    pytorch, onnx = (row for row in results.rows if row.status == "ok")
+    pytorch, onnx, openvino = (row for row in results.rows if row.status == "ok")
+    assert openvino.name == "openvino fp32"
     assert (pytorch.name, pytorch.proof) == ("pytorch", "reference")
     assert (onnx.name, onnx.proof) == ("onnxruntime-cpu fp32", "full")
-    for row in (pytorch, onnx):
+    for row in (pytorch, onnx, openvino):
         assert row.status == "ok"
         assert row.accuracy is not None
         assert row.accuracy.images == 15
@@ -60,12 +61,12 @@ def test_every_contender_has_samples_accuracy_and_its_proof_in_one_row(results: 
             assert len(measured.blocks_ns) == 2
             assert len(measured.samples_s) >= 12
             assert min(measured.samples_s) > 0
-    assert pytorch.accuracy == onnx.accuracy
+    assert pytorch.accuracy == onnx.accuracy == openvino.accuracy
     assert results.threads == 1
 
 
 def test_a_contender_that_cannot_open_costs_only_its_row(results: Results) -> None:
-    (failed,) = (row for row in results.rows if row.status == "failed")
+    failed = next(row for row in results.rows if row.status == "failed")
     assert "is not an ONNX model" in failed.reason
     assert "gone" not in "".join(line for line in terminal(results).splitlines() if " ms" in line)
     assert "onnxruntime-cpu gone: failed" in markdown(results)
@@ -126,7 +127,8 @@ def test_a_backend_without_a_file_is_listed_with_the_reason(trained: TrainedRun,
     assert {contender.backend: contender.absent for contender in contenders} == {
         "pytorch": "",
         **dict.fromkeys(
-            ("onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt"), "nothing exported for it (no .onnx file)"
+            ("onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt", "openvino"),
+            "nothing exported for it (no .onnx file)",
         ),
         **dict.fromkeys(("tensorrt", "tensorrt-rtx"), "nothing exported for it (no .engine file)"),
     }

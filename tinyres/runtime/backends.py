@@ -39,6 +39,7 @@ BACKENDS = {
     "onnxruntime-tensorrt": BackendInfo(
         "tinyres.runtime.onnxruntime_tensorrt", "onnxruntime", "gpu", ".onnx", distribution="onnxruntime-gpu"
     ),
+    "openvino": BackendInfo("tinyres.runtime.openvino_cpu", "openvino", "openvino", ".onnx"),
     "tensorrt": BackendInfo("tinyres.runtime.tensorrt", "tensorrt", "trt", ".engine"),
     "tensorrt-rtx": BackendInfo("tinyres.runtime.tensorrt_rtx", "tensorrt_rtx", "rtx", ".engine"),
     "pytorch": BackendInfo("tinyres.runtime.pytorch", "torch", "train", ".safetensors"),
