@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tinyres.data.dataset import Dataset
     from tinyres.export.artifact import Exported
     from tinyres.export.engine import Runtime
+    from tinyres.export.graph import Floats
     from tinyres.export.triton import Repository
     from tinyres.progress import Progress
     from tinyres.runs import Model
@@ -41,7 +42,7 @@ class Request:
     """What was asked of an export."""
 
     format: Format
-    precision: str
+    precision: Floats
     batches: tuple[int, int, int] | None
     """Least, usual, most; None: the default, or those of an artifact that is there."""
     folder: Path | None
@@ -82,6 +83,7 @@ def export_model(model: Model, request: Request, *, progress: Progress) -> Expor
     return export_onnx(
         model.path,
         (request.folder or model.exports) / f"{request.precision}.onnx",
+        precision=request.precision,
         dataset=_dataset(model, request, progress),
         batches=request.batches or DEFAULT_BATCHES,
         proof_images=request.proof_images,
@@ -171,6 +173,7 @@ def _prove_onnx(
     proven_onnx(
         model.path,
         onnx,
+        precision=request.precision,
         dataset=dataset,
         batches=batches,
         proof_images=request.proof_images,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinyres.export.graph import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +34,4 @@ FP32 = Limits(numeric_floors=20, agreement=1.0, accuracy_drop=0.0, images=128)
 # results/limits/nano.json, docs/decisions/0014-limits-of-half-precision.md.
 FP16 = Limits(numeric_floors=20, numeric_share=4.6e-3, agreement=0.995, accuracy_drop=0.002, images=512)
 BF16 = Limits(numeric_floors=20, numeric_share=4.1e-2, agreement=0.965, accuracy_drop=0.005, images=512)
+LIMITS: dict[Floats, Limits] = {"fp32": FP32, "fp16": FP16, "bf16": BF16}

@@ -10,7 +10,7 @@ import onnx
 import tinyres
 from tinyres import records
 from tinyres.errors import ArtifactError, ProofError
-from tinyres.export.graph import IR_VERSION, OPSET, Input, build_graph
+from tinyres.export.graph import FORMATS, Floats, Input, build_graph
 from tinyres.runtime.metadata import KEY, SCHEMA, ArtifactMetadata, read_metadata
 
 if TYPE_CHECKING:
@@ -22,16 +22,19 @@ OPERATIONS = frozenset(
 """All that a graph of ours may hold: no Dropout, no BatchNormalization, no arithmetic on shapes."""
 
 
-def onnx_from_checkpoint(checkpoint: Checkpoint, *, input_kind: Input = "image") -> bytes:
-    """The serialized ONNX model of a checkpoint in fp32; equal checkpoints give equal bytes."""
+def onnx_from_checkpoint(checkpoint: Checkpoint, *, input_kind: Input = "image", precision: Floats = "fp32") -> bytes:
+    """The serialized ONNX model of a checkpoint; equal checkpoints give equal bytes.
+
+    Errors: ProofError for a weight that the precision cannot hold.
+    """
     spec, origin = checkpoint.spec, checkpoint.origin
     weights = {name: tensor.double().numpy() for name, tensor in checkpoint.tensors.items()}
-    model = build_graph(spec, weights, input_kind=input_kind)
+    model = build_graph(spec, weights, input_kind=input_kind, precision=precision)
     metadata = ArtifactMetadata(
         schema=SCHEMA,
         tinyres=tinyres.__version__,
         spec=spec,
-        precision="fp32",
+        precision=precision,
         input=input_kind,
         checkpoint_sha256=checkpoint.sha256,
         run=origin.run,
@@ -57,9 +60,11 @@ def check_file(content: bytes) -> ArtifactMetadata:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
         raise ProofError(f"the ONNX checker refuses the file: {str(exc).splitlines()[0]}") from exc
+    metadata = read_metadata({entry.key: entry.value for entry in model.metadata_props}, place="the file")
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    if opsets != {"": OPSET} or model.ir_version != IR_VERSION:
-        raise ProofError(f"the file has opsets {opsets} and IR {model.ir_version}; promised: {OPSET} and {IR_VERSION}")
+    opset, ir_version = FORMATS["fp32" if metadata.precision == "int8" else metadata.precision]
+    if opsets != {"": opset} or model.ir_version != ir_version:
+        raise ProofError(f"the file has opsets {opsets} and IR {model.ir_version}; promised: {opset} and {ir_version}")
     for value in (*model.graph.input, *model.graph.output):
         if not value.type.tensor_type.shape.dim[0].dim_param:
             raise ProofError(f"the batch of {value.name} is frozen to {value.type.tensor_type.shape.dim[0].dim_value}")
@@ -69,6 +74,6 @@ def check_file(content: bytes) -> ArtifactMetadata:
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise ProofError(f"the weight {tensor.name} lies outside the file")
-        if not np.isfinite(onnx.numpy_helper.to_array(tensor)).all():
+        if not np.isfinite(onnx.numpy_helper.to_array(tensor).astype(np.float32)).all():
             raise ProofError(f"the weight {tensor.name} is not finite")
-    return read_metadata({entry.key: entry.value for entry in model.metadata_props}, place="the file")
+    return metadata

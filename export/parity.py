@@ -99,7 +99,8 @@ def numeric(evidence: Evidence, answers: NDArray[np.float32], limits: Limits) ->
             "numeric", False, measured, {"error": limit}, "the checkpoint answers alike for every image"
         )
     passed = error <= limit and evidence.floor <= FLOOR_LIMIT
-    detail = f"error {error:.2e} of the signal, {share(error, evidence.floor):.1f} floors"
+    detail = f"error {error:.2e} of the signal, "
+    detail += f"limit {limit:.1e}" if limits.numeric_share else f"{share(error, evidence.floor):.1f} floors"
     if evidence.floor > FLOOR_LIMIT:
         detail += f"; the floor itself is {evidence.floor:.1e}"
     return Level.judged("numeric", passed, measured, {"error": limit, "floor": FLOOR_LIMIT}, detail)

@@ -24,38 +24,45 @@ from tinyres.export import artifact, golden
 from tinyres.export.artifact import Exported
 from tinyres.export.certificate import SCHEMA, Certificate, Level, certificate_path, grade_of, read_certificate
 from tinyres.export.evidence import Gathered, gather_evidence
-from tinyres.export.limits import FP32, Limits
+from tinyres.export.limits import LIMITS, Limits
 from tinyres.export.onnx import check_file, onnx_from_checkpoint
 from tinyres.export.options import DEFAULT_BATCHES
 from tinyres.export.proof import Judged, judge_artifact
+from tinyres.export.ranges import judge_range, largest_values
 from tinyres.files import cache_root, sha256_of, write_bytes
 from tinyres.judge import require_same_classes
 from tinyres.launch import run_data
 from tinyres.progress import Silent
 from tinyres.runs import RunConfig, now
-from tinyres.runtime.backends import backend_for, why_unavailable
+from tinyres.runtime.backends import why_unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tinyres.checkpoint import Checkpoint
     from tinyres.data.dataset import Dataset
+    from tinyres.export.graph import Floats
     from tinyres.export.proof import Batches
     from tinyres.progress import Progress
     from tinyres.runtime.passport import Passport
+
+
+PROVEN_ON: dict[Floats, str] = {"fp32": "onnxruntime-cpu", "fp16": "onnxruntime-cpu", "bf16": "openvino"}
+"""The backend of a CPU that opens a precision; on others `verify` proves it again."""
 
 
 def export_onnx(
     source: Path,
     target: Path,
     *,
+    precision: Floats = "fp32",
     dataset: Dataset | None,
     batches: Batches = DEFAULT_BATCHES,
     proof_images: int | None = None,
     cache_dir: Path | None = None,
     progress: Progress,
 ) -> Exported:
-    """Export the checkpoint `source` to the ONNX file `target` and prove it on ONNX Runtime's CPU provider.
+    """Export the checkpoint `source` to the ONNX file `target` and prove it, on ONNX Runtime's CPU provider if it can.
 
     `dataset` is the run's own; None leaves accuracy unproven. Errors: ProofError if a level failed, BackendUnavailable
     if it was the backend's (both leave `<target>.rejected/`); CheckpointError, UsageError, StorageError.
@@ -65,22 +72,36 @@ def export_onnx(
             f"{source.name} is no checkpoint",
             hint="valid: a run or its .safetensors",
         )
-    if missing := why_unavailable(backend_for(target)):
+    backend = PROVEN_ON[precision]
+    if missing := why_unavailable(backend):
         raise missing
     checkpoint = load_weights(source)
     if dataset is not None:
         require_same_classes(dataset, checkpoint.spec)
-    limits = FP32
+    limits = LIMITS[precision]
     count = limits.images if proof_images is None else proof_images
     if count < 2:
         raise UsageError(f"--proof-images {count}: valid: 2 or more, since one image shows no signal")
     with artifact.staging(target) as candidate:
         progress.log(f"converting {source.name} of run {checkpoint.origin.run} to {target.name}")
         checkpoint.model()  # refuses weights that do not fit their spec
-        write_bytes(candidate, onnx_from_checkpoint(checkpoint))
+        write_bytes(candidate, onnx_from_checkpoint(checkpoint, precision=precision))
         cache = cache_root(cache_dir) / "reference"
         gathered = gather_evidence(checkpoint, dataset, count=count, cache=cache, progress=progress)
-        certificate = prove(candidate, checkpoint, gathered, limits=limits, batches=batches, progress=progress)
+        ranges: tuple[Level, ...] = ()
+        if precision == "fp16":
+            images = gathered.evidence.images[gathered.evidence.exact_rows]
+            ranges = (judge_range(largest_values(onnx_from_checkpoint(checkpoint), images, progress=progress)),)
+        certificate = prove(
+            candidate,
+            checkpoint,
+            gathered,
+            limits=limits,
+            batches=batches,
+            backend=backend,
+            also=ranges,
+            progress=progress,
+        )
         exported = artifact.settle(candidate, target, certificate, reproduce=reproduction(target, source))
     if certificate.grade == "numeric":
         progress.warn(
@@ -93,6 +114,7 @@ def proven_onnx(
     source: Path,
     target: Path,
     *,
+    precision: Floats = "fp32",
     dataset: Dataset | None,
     batches: Batches | None = None,
     proof_images: int | None = None,
@@ -114,6 +136,7 @@ def proven_onnx(
     export_onnx(
         source,
         target,
+        precision=precision,
         dataset=dataset,
         batches=batches or DEFAULT_BATCHES,
         proof_images=proof_images,
@@ -129,10 +152,15 @@ def prove(
     *,
     limits: Limits,
     batches: Batches,
+    backend: str | None = None,
     passport: Passport | None = None,
+    also: tuple[Level, ...] = (),
     progress: Progress,
 ) -> Certificate:
-    """Hold the file to its promises, judge every level, and write the golden vectors beside it."""
+    """Hold the file to its promises, judge every level, and write the golden vectors beside it.
+
+    `also` are levels that were judged before.
+    """
     levels: tuple[Level, ...] = (_file_level(candidate, checkpoint, passport),)
     judged = Judged((), (), "", "", None, gathered.golden.artifact[:0])
     if levels[0].passed:
@@ -143,13 +171,14 @@ def prove(
             gathered.golden.evidence(),
             limits=limits,
             batches=batches,
+            backend=backend,
             progress=progress,
         )
     golden_sha256 = ""
     if len(judged.golden_answers) and np.isfinite(judged.golden_answers).all():
         golden.write_golden(candidate, gathered.golden.answered(judged.golden_answers), checkpoint.spec)
         golden_sha256 = golden.fingerprint(candidate)
-    levels = (*levels, *judged.levels)
+    levels = (*levels, *also, *judged.levels)
     origin = checkpoint.origin
     return Certificate(
         schema=SCHEMA,
@@ -232,6 +261,7 @@ def prove_again(candidate: Path, source: Path) -> int:
             gathered,
             limits=limits,
             batches=batches,
+            backend=report.backend or None,
             passport=report.passport,
             progress=Silent(),
         )

@@ -116,6 +116,7 @@ MISTAKES = [
     (["export", "text.onnx"], 2, "text.onnx is an ONNX file already"),
     (["export", "text.onnx", "--format", "trt", "--runtime", "trt"], 4, "pip install 'tinyres[trt]'"),
     (["export", "text.onnx", "--format", "triton"], 2, "text.onnx has no certificate"),
+    (["export", "RUN", "--precision", "f16"], 2, "did you mean 'fp16'?"),
     (["export", "RUN", "--runtime", "tensorflow"], 2, "there is no runtime 'tensorflow'"),
     (["export", "RUN", "--format", "trt", "--optimization-level", "6"], 2, "optimization-level"),
     (["export", "RUN", "--format", "onxn"], 2, "did you mean 'onnx'?"),

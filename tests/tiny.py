@@ -6,11 +6,17 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from PIL import Image
+from torch import nn
 
 from tinyres import recipes
+from tinyres.checkpoint import Checkpoint
 from tinyres.data import shapes
+from tinyres.header import Origin
 from tinyres.launch import Started
+from tinyres.model import ResNet, build_model
+from tinyres.spec import ModelSpec, Preprocess
 
 TINY = replace(recipes.DEMO, name="tiny", blocks=(1, 1), widths=(8, 16), image_size=16, epochs=3, batch_size=16)
 """Trains in a second or two on a few hundred pictures."""
@@ -49,3 +55,24 @@ class StopAfter(threading.Event):
     def is_set(self) -> bool:
         self.left -= 1
         return self.left < 0
+
+
+ORIGIN = Origin(run="r", recipe="seed", data_kind="shapes", data_fingerprint="f", epoch=1, step=2, selected_on="val")
+
+
+def checkpoint_of(spec: ModelSpec, seed: int = 0) -> tuple[Checkpoint, ResNet]:
+    """Random weights with batch norm statistics far from 0 and 1."""
+    torch.manual_seed(seed)
+    model = build_model(spec).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0.0, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0.0, 0.5)
+    return Checkpoint(spec=spec, origin=ORIGIN, tensors=model.state_dict(), sha256="0" * 64), model
+
+
+def small_spec(**fields: object) -> ModelSpec:
+    values = {"blocks": (1, 2), "widths": (8, 12), "preprocess": Preprocess(image_size=16), **fields}
+    return ModelSpec(class_names=("a", "b", "c"), class_ids=("1", "2", "3"), **values)

@@ -12,36 +12,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import TrainedRun
-from torch import nn
+from tiny import TrainedRun, checkpoint_of, small_spec
 
-from tinyres.checkpoint import Checkpoint
 from tinyres.data.augment import normalize
 from tinyres.errors import ProofError
 from tinyres.export.onnx import check_file, onnx_from_checkpoint
-from tinyres.header import Origin
-from tinyres.model import ResNet, build_model
 from tinyres.spec import ModelSpec, Preprocess
-
-ORIGIN = Origin(run="r", recipe="seed", data_kind="shapes", data_fingerprint="f", epoch=1, step=2, selected_on="val")
-
-
-def checkpoint_of(spec: ModelSpec, seed: int = 0) -> tuple[Checkpoint, ResNet]:
-    """Random weights with batch norm statistics far from 0 and 1."""
-    torch.manual_seed(seed)
-    model = build_model(spec).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, 0.0, 0.5)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0.0, 0.5)
-    return Checkpoint(spec=spec, origin=ORIGIN, tensors=model.state_dict(), sha256="0" * 64), model
-
-
-def small_spec(**fields: object) -> ModelSpec:
-    values = {"blocks": (1, 2), "widths": (8, 12), "preprocess": Preprocess(image_size=16), **fields}
-    return ModelSpec(class_names=("a", "b", "c"), class_ids=("1", "2", "3"), **values)
 
 
 def run(content: bytes, images: np.ndarray) -> list[np.ndarray]:

@@ -43,7 +43,8 @@ def export_spoiled(
 ) -> ProofError:
     """Export with a conversion that makes one mistake; return the error it must end with."""
 
-    def wrongly(checkpoint: Checkpoint) -> bytes:
+    def wrongly(checkpoint: Checkpoint, *, precision: str) -> bytes:
+        assert precision == "fp32"
         model = onnx.load_model_from_string(onnx_from_checkpoint(checkpoint))
         spoil(model)
         return bytes(model.SerializeToString())

@@ -26,7 +26,7 @@ def export(
     out: Console,
     model: ModelArgument = None,
     format_: Annotated[str, typer.Option("--format", help="onnx, trt or triton.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
     batch: Annotated[str | None, typer.Option(help="Least:usual:most, all proven.", show_default="1:32:256")] = None,
     proof_images: Annotated[int | None, typer.Option(min=1, help="Judged on so many.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Else the run's export folder.")] = None,
@@ -63,7 +63,7 @@ def export(
     from tinyres.runs import find_model
 
     require_choice("format", format_, ["onnx", "trt", "triton"])
-    require_choice("precision", precision, ["fp32"])
+    require_choice("precision", precision, ["fp32", "fp16", "bf16"])
     require_choice("runtime", runtime, ["auto", "trt", "rtx"])
     batches = parse_batches(batch) if batch is not None else None
     chosen = echo(out, find_model(model, runs))
@@ -71,7 +71,7 @@ def export(
 
     request = Request(
         format_,  # type: ignore[arg-type]
-        precision,
+        precision,  # type: ignore[arg-type]
         batches,
         folder,
         proof_images,
