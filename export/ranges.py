@@ -41,7 +41,7 @@ def largest_values(content: bytes, images: NDArray[np.uint8], *, progress: Progr
         for start in range(0, len(images), BATCH):
             part = images[start : start + BATCH]
             for name, values in zip(names, session.run(names, {"image": part}), strict=True):
-                largest[name] = max(largest[name], float(np.abs(values).max()))
+                largest[name] = float(np.maximum(largest[name], np.abs(values).max()))  # which keeps a NaN
             task.advance(len(part))
     return largest
 
@@ -50,7 +50,7 @@ def judge_range(largest: dict[str, float]) -> Level:
     """Whether float16 holds what the layers reach, with room for other pictures. Nothing looked at has not passed."""
     if not largest:
         return Level.failed("range", "no layer was looked at")
-    layer = max(largest, key=lambda name: largest[name])
+    layer = next((name for name in largest if np.isnan(largest[name])), max(largest, key=lambda name: largest[name]))
     value, limit = largest[layer], LARGEST / ROOM
     detail = f"layers reach {value:.3g} ({layer}); float16 holds {LARGEST:,.0f}"
     return Level.judged("range", value <= limit, {"largest": value}, {"largest": limit}, detail)

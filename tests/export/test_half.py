@@ -22,6 +22,7 @@ from tinyres.export.limits import BF16, FP16
 from tinyres.export.onnx import check_file, onnx_from_checkpoint
 from tinyres.export.pipeline import export_onnx, prove_again
 from tinyres.export.ranges import judge_range, largest_values
+from tinyres.export.triton import export_triton
 from tinyres.export.verify import verify
 from tinyres.progress import Silent
 from tinyres.runs import find_model
@@ -89,6 +90,19 @@ def test_layers_that_reach_too_far_do_not_pass_and_neither_does_nothing() -> Non
     assert judge_range({}).passed is False
     assert judge_range({"a": float("nan")}).passed is False
     assert judge_range({"a": 1.0, "b": float("inf")}).passed is False
+    hidden = judge_range({"a": 1.0, "b": float("nan"), "c": 2.0})
+    assert (hidden.passed, "(b)" in hidden.detail) == (False, True)
+
+
+def test_a_layer_that_is_nan_for_one_picture_is_not_overlooked() -> None:
+    checkpoint, _ = checkpoint_of(small_spec())
+    content = onnx_from_checkpoint(checkpoint)
+    model = onnx.load_model_from_string(content)
+    for tensor in model.graph.initializer:
+        if tensor.name == "fc.bias":
+            tensor.CopyFrom(numpy_helper.from_array(np.array([0, np.nan, 0], np.float32), "fc.bias"))
+    images = np.zeros((5, 16, 16, 3), np.uint8)
+    assert not judge_range(largest_values(model.SerializeToString(), images, progress=Silent())).passed
 
 
 def exported_as(trained: TrainedRun, precision: str, folder: Path) -> Path:
@@ -117,9 +131,11 @@ def test_bfloat16_is_proven_where_it_is_computed_and_refused_where_not(trained: 
     certificate = read_certificate(path)
     assert (certificate.grade, certificate.limits, certificate.backend) == ("full", BF16, "openvino")
     with pytest.raises(BackendUnavailable, match="no bf16 arithmetic") as caught:
-        open_runner(path)
+        open_runner(path, backend="onnxruntime-cpu")
     assert "openvino" in str(caught.value.hint)
-    assert all(level.passed for level in verify(path, backend="openvino", progress=Silent()).levels)
+    assert all(level.passed for level in verify(path, progress=Silent()).levels)  # by a backend that computes it
+    written = export_triton(path, tmp_path / "triton", progress=Silent())
+    assert written.throughput.where == "openvino on cpu"
     found = find_contenders(find_model(str(path), tmp_path), ["onnxruntime-cpu", "openvino"])
     assert {contender.backend: contender.absent for contender in found} == {
         "onnxruntime-cpu": "ONNX Runtime's CPU provider has no bf16 arithmetic",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyres.errors import BackendUnavailable, TinyresError, UsageError, missing_extra, require_choice
+from tinyres.runtime.metadata import stored_precision
 from tinyres.runtime.runner import Runner
 
 if TYPE_CHECKING:
@@ -74,11 +75,16 @@ def open_runner(
 
 
 def backend_for(path: Path) -> str:
-    """The default backend for a file; an engine's is the library that built it. Errors: UsageError, ArtifactError."""
+    """The default backend for a file: of bf16 one that computes it, of an engine the library that built it.
+
+    Errors: UsageError, ArtifactError.
+    """
     if path.suffix == ".engine":
         from tinyres.runtime.passport import read_passport
 
         return read_passport(path).library
+    if path.suffix == ".onnx" and stored_precision(path) == "bf16":
+        return "openvino"
     for name, info in BACKENDS.items():
         if path.suffix == info.suffix:
             return name

@@ -5,6 +5,7 @@ It is read before a backend sees the file, so that no backend has to load what i
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+Stored = Literal["fp32", "fp16", "bf16", "int8"]
 KEY = "tinyres"
 SCHEMA = 1
 
@@ -28,7 +30,7 @@ class ArtifactMetadata:
     tinyres: str
     """Version that wrote it."""
     spec: ModelSpec
-    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    precision: Stored
     """Of the stored weights."""
     input: Literal["image", "tensor"]
     """`image` takes uint8 (N, S, S, 3) RGB, `tensor` float32 (N, 3, S, S) normalised."""
@@ -55,21 +57,29 @@ def read_artifact(path: Path) -> tuple[bytes, ArtifactMetadata]:
     return content, metadata
 
 
+def stored_precision(path: Path) -> Stored | None:
+    """That of an ONNX artifact, read off a few of its bytes; None for a file that is none."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return read_metadata(dict(_properties(content)), place=str(path)).precision
+    except (OSError, ValueError, IndexError, ArtifactError):
+        return None
+
+
 METADATA_PROPS = 14
 """The field of ModelProto (onnx.proto) that holds pairs of key (1) and value (2)."""
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
-def _properties(content: bytes) -> Iterator[tuple[str, str]]:
+def _properties(content: bytes | mmap.mmap) -> Iterator[tuple[str, str]]:
     """The metadata of a serialized ModelProto. Errors: ValueError or IndexError if it is none."""
-    for field, pair in _fields(content):
-        if field == METADATA_PROPS:
-            entry = dict(_fields(pair))
-            yield entry[1].decode() if 1 in entry else "", entry[2].decode() if 2 in entry else ""
+    for _, pair in _fields(content, {METADATA_PROPS}):
+        entry = dict(_fields(pair, {1, 2}))
+        yield entry.get(1, b"").decode(), entry.get(2, b"").decode()
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """The number and bytes of each field of a protobuf message that has bytes; others are passed over."""
+def _fields(message: bytes | mmap.mmap, wanted: set[int]) -> Iterator[tuple[int, bytes]]:
+    """The number and bytes of each wanted field of a protobuf message; the weights, say, are passed over uncopied."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
@@ -80,7 +90,8 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
             size, at = _varint(message, at)
             if at + size > len(message):
                 raise ValueError("it is cut short")
-            yield key >> 3, message[at : at + size]
+            if key >> 3 in wanted:
+                yield key >> 3, message[at : at + size]
             at += size
         elif kind in (FIXED64, FIXED32):
             at += 8 if kind == FIXED64 else 4
@@ -88,7 +99,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
             raise ValueError("it is no protobuf message")
 
 
-def _varint(message: bytes, at: int) -> tuple[int, int]:
+def _varint(message: bytes | mmap.mmap, at: int) -> tuple[int, int]:
     """A number in 7-bit groups, and where it ends."""
     value = shift = 0
     while True:

@@ -49,7 +49,9 @@ def open_backend(path: Path, *, threads: int | None) -> OnnxRuntimeCpu:
     """Load an ONNX artifact. Errors: ArtifactError; BackendUnavailable for bf16, which it does not compute."""
     content, metadata = read_artifact(path)
     if metadata.precision == "bf16":
-        raise BackendUnavailable("ONNX Runtime's CPU provider has no bf16 arithmetic", hint="--backend openvino has")
+        raise BackendUnavailable(
+            "ONNX Runtime's CPU provider has no bf16 arithmetic", hint="OpenVINO has: pip install 'tinyres[openvino]'"
+        )
     options = quiet_options()
     if threads is not None:
         options.intra_op_num_threads = threads
