@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from acted_cuda import ActedEngine, Cuda
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 ENGINE = b"recorded engine "
 
@@ -237,28 +237,3 @@ def rtx_on(real: ModuleType, cuda: Cuda, onnx_file: bytes) -> ModuleType:
 
     module.Runtime = runtime  # type: ignore[attr-defined]
     return module
-
-
-def as_half(content: bytes) -> bytes:
-    """An ONNX file of ours in half precision: preprocessing and logits stay float32, all between is float16."""
-    model = onnx.load_model_from_string(content)
-    graph = model.graph
-    for tensor in graph.initializer:
-        if "preprocess" not in tensor.name:
-            half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
-            tensor.CopyFrom(half)
-    nodes = []
-    for node in graph.node:
-        node.input[:] = ["half" if name == "preprocess.normalized" else name for name in node.input]
-        nodes.append(node)
-        if node.name == "preprocess.normalized":
-            nodes.append(helper.make_node("Cast", [node.output[0]], ["half"], name="half", to=TensorProto.FLOAT16))
-        if node.name == "logits":
-            node.output[0] = "logits.half"
-            nodes.append(helper.make_node("Cast", ["logits.half"], ["logits"], name="float", to=TensorProto.FLOAT))
-    changed = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(changed)
-    (metadata,) = model.metadata_props
-    metadata.value = json.dumps(json.loads(metadata.value) | {"precision": "fp16"})
-    return bytes(model.SerializeToString())

@@ -10,11 +10,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from recorded_tensorrt import APIS, ENGINE, Recorded, as_half, library
+from recorded_tensorrt import APIS, ENGINE, Recorded, library
+from tiny import TrainedRun
 
+from tinyres.checkpoint import load_weights
 from tinyres.errors import ArtifactError, BackendUnavailable, ProofError, StorageError, UsageError
 from tinyres.export import tensorrt
 from tinyres.export.artifact import Exported
+from tinyres.export.onnx import onnx_from_checkpoint
 from tinyres.export.tensorrt import build_engine, inspected_precision, require_symmetric
 from tinyres.progress import Silent
 from tinyres.runtime.passport import BuildOptions
@@ -27,6 +30,11 @@ VERSIONS = sorted(APIS)
 @pytest.fixture(scope="module")
 def content(exported: Exported) -> bytes:
     return exported.path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def half(trained: TrainedRun) -> bytes:
+    return onnx_from_checkpoint(load_weights(trained.best), precision="fp16")
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +65,19 @@ def test_rtx_builds_a_real_engine_ahead_of_time_for_each_capability(
 
 @pytest.mark.parametrize("capability", ["8.6", "8.9", "12.0"])
 def test_rtx_builds_half_precision_that_is_typed_and_notices_a_wrong_label(
-    rtx: Library, content: bytes, capability: str
+    rtx: Library, half: bytes, capability: str
 ) -> None:
-    half = as_half(content)
     built = build_engine(half, rtx, PLAIN, compute_capability=capability, progress=Silent())
     assert "layers typed as fp16" in built.precision_proof
     mislabelled = half.replace(b'"precision": "fp16"', b'"precision": "fp32"')
     with pytest.raises(ProofError, match="as fp16, not fp32"):
         build_engine(mislabelled, rtx, PLAIN, compute_capability=capability, progress=Silent())
+
+
+def test_rtx_builds_typed_bfloat16(rtx: Library, trained: TrainedRun) -> None:
+    content = onnx_from_checkpoint(load_weights(trained.best), precision="bf16")
+    built = build_engine(content, rtx, PLAIN, compute_capability="8.9", progress=Silent())
+    assert "layers typed as bf16" in built.precision_proof
 
 
 def test_rtx_refuses_float32_for_turing_before_the_library_does(
@@ -143,12 +156,12 @@ def test_only_the_oldest_parser_gets_an_older_opset(content: bytes) -> None:
         ]
 
 
-def test_half_precision_without_types_is_bound_for_the_heavy_layers_alone(content: bytes) -> None:
+def test_half_precision_without_types_is_bound_for_the_heavy_layers_alone(content: bytes, half: bytes) -> None:
     known = recorded("8.6.1")
     build_engine(content, known, PLAIN, progress=Silent())
     assert not [call for call in calls(known, "IBuilderConfig") if call[0] == "set_flag"]  # float32 needs no flag
     known = recorded("8.6.1")
-    build_engine(as_half(content), known, PLAIN, progress=Silent())
+    build_engine(half, known, PLAIN, progress=Silent())
     assert ("set_flag", known.module.BuilderFlag.FP16) in calls(known, "IBuilderConfig")
     assert ("set_flag", known.module.BuilderFlag.OBEY_PRECISION_CONSTRAINTS) in calls(known, "IBuilderConfig")
     layers = [made for made in known.module.made if made._names == set(APIS["8.6.1"]["classes"]["ILayer"])]
@@ -159,8 +172,7 @@ def test_half_precision_without_types_is_bound_for_the_heavy_layers_alone(conten
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_half_precision_that_was_widened_is_no_engine(content: bytes, version: str) -> None:
-    half = as_half(content)
+def test_half_precision_that_was_widened_is_no_engine(half: bytes, version: str) -> None:
     assert "layers" in build_engine(half, recorded(version), PLAIN, progress=Silent()).precision_proof
     with pytest.raises(ProofError, match="as fp32, not fp16"):
         build_engine(half, recorded(version, widen=True), PLAIN, progress=Silent())
@@ -174,14 +186,14 @@ def test_a_precision_that_a_version_lacks_is_refused(content: bytes, monkeypatch
 
 
 def test_half_precision_that_is_too_large_ahead_of_time_is_refused(
-    rtx: Library, content: bytes, monkeypatch: pytest.MonkeyPatch
+    rtx: Library, content: bytes, half: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensorrt, "OVERHEAD", -(10**9))
     with pytest.raises(ProofError, match="they were widened"):
-        build_engine(as_half(content), rtx, PLAIN, compute_capability="8.9", progress=Silent())
+        build_engine(half, rtx, PLAIN, compute_capability="8.9", progress=Silent())
     # Where nothing is wider than what was asked for, or an inspector can tell, size says nothing.
     assert build_engine(content, rtx, PLAIN, compute_capability="8.9", progress=Silent())
-    assert build_engine(as_half(content), recorded("11.4.0.106"), PLAIN, progress=Silent())
+    assert build_engine(half, recorded("11.4.0.106"), PLAIN, progress=Silent())
 
 
 @pytest.mark.parametrize("version", VERSIONS)
