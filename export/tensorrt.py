@@ -1,8 +1,8 @@
 """`--format trt`: an engine from the proven ONNX file, by TensorRT 8.6 to 11 or TensorRT for RTX.
 
 The precision asked for is that of the tensors in the ONNX file. Typed networks (10 and later, RTX) compute in exactly
-these; 8.6 takes them as wishes, so each layer is bound to its own. The types of the parsed network and the engine's
-size must show it, and the inspector of a loaded engine too where a device can load it; otherwise nothing is built.
+these; 8.6 takes them as wishes, so its heavy layers are bound to their own. The types of the parsed network must show
+it, the inspector where TensorRT's own device can load the engine, and ahead of time its size; else nothing is built.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def export(
         bool, typer.Option("--version-compatible", help="Loads in newer versions too (trt).", rich_help_panel=ENGINES)
     ] = False,
     hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="Runs on Ampere and newer; slower.", rich_help_panel=ENGINES)
+        bool, typer.Option("--hardware-compatible", help="Runs on Ampere and newer too (trt).", rich_help_panel=ENGINES)
     ] = False,
 ) -> int:
     """Convert a checkpoint and prove that the artifact answers like it; exit code 3 if it does not.

@@ -94,9 +94,7 @@ def load(name: Name) -> Library:
     module_name = MODULES[name]
     try:
         module = importlib.import_module(module_name)
-    except (
-        Exception
-    ) as exc:  # also the stub on the index, whose libraries could not be fetched: it raises what it likes
+    except Exception as exc:  # of a stub on the index, whose libraries could not be fetched: anything
         if isinstance(exc, ModuleNotFoundError) and exc.name == module_name:
             hint = f"pip install 'tinyres[{EXTRAS[name]}]'"
             raise BackendUnavailable(f"{name} is not installed here", hint=hint) from exc

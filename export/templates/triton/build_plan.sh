@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds a TensorRT plan with the server's own TensorRT, for the GPU here, and lets the server take it instead of the
-# ONNX file. The plan computes in float32 without TF32, but nothing has proven it: compare its answers with the ONNX
-# file's on the server before relying on them.
+# ONNX file. The plan computes in the file's own precision, without TF32, but nothing has proven it: compare its answers
+# with the ONNX file's on the server before relying on them.
 cd "$(dirname "$0")" || exit 1
 model=models/@model@
 docker run --rm --gpus all -v "$PWD/models:/models" @server@ /usr/src/tensorrt/bin/trtexec \
