@@ -58,8 +58,9 @@ def settle(candidate: Path, target: Path, certificate: Certificate, *, reproduce
         folder = reject(candidate, target, certificate, reproduce=reproduce)
         failed = certificate.failed[0]
         kind = BackendUnavailable if failed.name == "backend" else ProofError
+        where = f"; {certificate.diverges}" if certificate.diverges else ""
         raise kind(
-            f"{target.name} failed the {failed.name} level: {failed.detail}",
+            f"{target.name} failed the {failed.name} level: {failed.detail}{where}",
             hint=f"not published; the file, its report and reproduce.py are in {folder}",
         )
     publish(candidate, target, certificate)

@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from tinyres import records
 from tinyres.environment import Environment
 from tinyres.errors import ArtifactError, ProofError
 from tinyres.export.limits import Limits
+from tinyres.export.options import Int8Options
 from tinyres.files import sha256_of
 from tinyres.runtime.passport import Passport
 from tinyres.runtime.runner import Precision
 
 SCHEMA = 1
 
-Grade = Literal["full", "numeric", "unproven", "rejected"]
-"""full: every level passed on labelled images of the run's data. numeric: no such data was at hand, so accuracy is not
-proven. unproven: built, but nothing here could run it. rejected: a level failed."""
+Grade = Literal["full", "sampled", "numeric", "unproven", "rejected"]
+"""full: every level passed on labelled images of the run's data. sampled: the same of int8, which changes some answers,
+on part of the images. numeric: no such data was at hand, so accuracy is not proven. unproven: built, but nothing here
+could run it. rejected: a level failed."""
+GRADES: tuple[Grade, ...] = get_args(Grade)
+"""The best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,71 @@ class ProofImages:
     """Of these with a float64 reference."""
     sha256: str
     """Of the pixels."""
+    whole: bool = False
+    """They are all of the split."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodTried:
+    """One way to choose the ranges, judged on training pictures that they were not measured on."""
+
+    method: str
+    reduced: bool
+    """Weights in seven bits."""
+    error: float
+    """RMS of the difference to the checkpoint's logits, as a share of their signal."""
+    agreement: float
+    """Share of pictures with the checkpoint's class."""
+    accuracy: float
+    clipped: float
+    """Largest share of a layer's values, over the pictures that were measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerError:
+    """What one layer costs and saves in int8."""
+
+    layer: str
+    error: float
+    """With this layer alone in int8, as a share of the signal."""
+    work: float
+    """Share of the network's multiplications."""
+    kept: bool
+    """In float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How an int8 artifact came to its ranges and layers."""
+
+    asked: Int8Options
+    data_kind: str
+    data_fingerprint: str
+    images: int
+    """Training pictures that the ranges were measured on."""
+    sha256: str
+    """Of their pixels."""
+    held_out: int
+    """Other training pictures, which decided."""
+    checkpoint_accuracy: float
+    """On these."""
+    method: str
+    reduced: bool
+    error: float
+    """Of the file on the pictures held out, as a share of the signal."""
+    tried: tuple[MethodTried, ...]
+    layers: tuple[LayerError, ...]
+    refused: int = 0
+    """Files with fewer layers in float32 that lost too much in the proof, on the pictures that this one is over too."""
+
+    @property
+    def kept(self) -> list[str]:
+        """The layers in float32."""
+        return [layer.layer for layer in self.layers if layer.kept]
+
+    def __str__(self) -> str:
+        ranges = f"{self.method} over {self.images} training pictures" + (", weights in 7 bits" if self.reduced else "")
+        return ranges + (f"; {', '.join(self.kept)} in float32" if self.kept else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +185,10 @@ class Certificate:
     environment: Environment
     passport: Passport | None = None
     """Of an engine: what it was built of and for."""
+    calibration: Calibration | None = None
+    """Of int8."""
+    diverges: str = ""
+    """Of a file that failed: the first layer whose error is more than rounding adds, if one is."""
 
     @property
     def failed(self) -> list[Level]:
@@ -123,13 +196,15 @@ class Certificate:
         return [level for level in self.levels if level.passed is False]
 
 
-def grade_of(levels: tuple[Level, ...]) -> Grade:
+def grade_of(levels: tuple[Level, ...], limits: Limits, images: ProofImages) -> Grade:
     """The grade that these levels add up to; none at all is a rejection."""
     if not levels or any(level.passed is False for level in levels):
         return "rejected"
     if any(level.name == "backend" and level.passed is None for level in levels):
         return "unproven"
-    return "full" if all(level.passed for level in levels) else "numeric"
+    if not all(level.passed for level in levels):
+        return "numeric"
+    return "sampled" if limits.rounded and not images.whole else "full"
 
 
 def certificate_path(artifact: Path) -> Path:
@@ -151,7 +226,9 @@ def read_certificate(artifact: Path, *, unproven: bool = False) -> Certificate:
     least, usual, most = certificate.batches
     if certificate.schema > SCHEMA:
         raise ArtifactError(f"{path.name} was written by a newer tinyres ({certificate.tinyres})")
-    if not 1 <= least <= usual <= most or certificate.grade != grade_of(certificate.levels):
+    if not 1 <= least <= usual <= most or certificate.grade != grade_of(
+        certificate.levels, certificate.limits, certificate.images
+    ):
         raise ArtifactError(f"{path.name} contradicts itself", hint="export again")
     if certificate.artifact_sha256 != sha256_of(artifact):
         raise ProofError(f"the certificate {path.name} belongs to another file: the hashes differ", hint="export again")

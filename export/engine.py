@@ -15,7 +15,7 @@ from tinyres import environment, records
 from tinyres.errors import BackendUnavailable, TinyresError, UsageError
 from tinyres.export import artifact, golden
 from tinyres.export.artifact import Exported
-from tinyres.export.certificate import Certificate, Level, grade_of, read_certificate
+from tinyres.export.certificate import GRADES, Certificate, Level, grade_of, read_certificate
 from tinyres.export.onnx import check_file
 from tinyres.export.tensorrt import build_engine, inspected_precision, require_buildable
 from tinyres.export.verify import prove_from_golden
@@ -185,7 +185,7 @@ def export_engine(
         progress.log(f"built {len(built.content):,} bytes")
         file = Level.judged("file", True, {}, {}, built.precision_proof)
         if device is not None and not library.is_rtx:  # RTX compiles its kernels later, so its plan shows none
-            file = _inspect(candidate, passport)
+            file = _inspect(candidate, passport, built.int8_layers)
             passport = replace(passport, precision_proof=file.detail)
         certificate = _unproven(candidate, parent, passport, file, destination.absent)
         reproduce = _reproduction(target)
@@ -206,6 +206,7 @@ def export_engine(
                 limits=parent.limits,
                 batches=options.batches,
                 passport=passport,
+                calibration=parent.calibration,
                 progress=progress,
             )
             reproduce = reproduction(target, source)
@@ -228,7 +229,7 @@ def _reusable(target: Path, wanted: Passport, parent: Certificate, count: int | 
     except (TinyresError, OSError):
         return None
     if count is not None and certificate.grade != "unproven":
-        weaker = certificate.images.count < count or (parent.grade == "full" and certificate.grade != "full")
+        weaker = certificate.images.count < count or GRADES.index(certificate.grade) > GRADES.index(parent.grade)
         same = same and not weaker
     return Exported(target, certificate) if same else None
 
@@ -244,12 +245,12 @@ def _replacing(target: Path, wanted: Passport) -> str:
     return f", in place of one with other {' and '.join(other)}" if other else ""
 
 
-def _inspect(candidate: Path, passport: Passport) -> Level:
-    """Whether the engine's own layers show the precision that was asked for."""
+def _inspect(candidate: Path, passport: Passport, int8_layers: int) -> Level:
+    """Whether the engine's own layers show the precision of the file, `int8_layers` of them int8."""
     try:
         engine = open_engine(candidate, Engine)
         try:
-            shown = inspected_precision(engine.information(), passport.metadata.precision)
+            shown = inspected_precision(engine.information(), passport.metadata.precision, int8_layers)
         finally:
             engine.close()
     except TinyresError as exc:
@@ -274,7 +275,7 @@ def _unproven(candidate: Path, parent: Certificate, passport: Passport, file: Le
         device="",
         precision=None,
         batches=passport.options.batches,
-        grade=grade_of(levels),
+        grade=grade_of(levels, parent.limits, parent.images),
         levels=levels,
         flips=(),
         environment=environment.capture(),

@@ -80,7 +80,9 @@ def gather_evidence(
         checkpoint=references.single(pictures.pixels),
         artifact=np.empty((0, spec.classes), dtype=np.float32),
     )
-    return Gathered(evidence, ProofImages(kind, fingerprint, split, len(images), len(rows), _digest(images)), golden)
+    whole = dataset is not None and len(images) == len(dataset.val)
+    chosen_images = ProofImages(kind, fingerprint, split, len(images), len(rows), _digest(images), whole)
+    return Gathered(evidence, chosen_images, golden)
 
 
 class _References:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tinyres.errors import UsageError
+from tinyres.export.options import Int8Options
 from tinyres.judge import data_at_hand
+from tinyres.runtime.metadata import stored_precision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,10 +16,10 @@ if TYPE_CHECKING:
     from tinyres.data.dataset import Dataset
     from tinyres.export.artifact import Exported
     from tinyres.export.engine import Runtime
-    from tinyres.export.graph import Floats
     from tinyres.export.triton import Repository
     from tinyres.progress import Progress
     from tinyres.runs import Model
+    from tinyres.runtime.metadata import Stored, Target
 
 Format = Literal["onnx", "trt", "triton"]
 
@@ -42,7 +44,10 @@ class Request:
     """What was asked of an export."""
 
     format: Format
-    precision: Floats
+    precision: Stored | None
+    """None: that of an artifact, else fp32."""
+    int8: Int8Options | None
+    """None: as is usual."""
     batches: tuple[int, int, int] | None
     """Least, usual, most; None: the default, or those of an artifact that is there."""
     folder: Path | None
@@ -52,6 +57,26 @@ class Request:
     """Instead of the run's own."""
     cache_dir: Path | None
     engine: EngineRequest
+
+    @property
+    def made_in(self) -> Stored:
+        """The precision of the ONNX file that is made of a checkpoint."""
+        return self.precision or "fp32"
+
+    @property
+    def calibration(self) -> Int8Options:
+        """How int8 is made."""
+        return self.int8 or Int8Options(target=usual_target(self.format))
+
+    @property
+    def file_name(self) -> str:
+        """Of that file."""
+        return f"int8-{self.calibration.target}.onnx" if self.precision == "int8" else f"{self.made_in}.onnx"
+
+
+def usual_target(format_: Format) -> Target:
+    """What int8 is laid out for if nothing is said."""
+    return "tensorrt" if format_ == "trt" else "cpu"
 
 
 def export_model(model: Model, request: Request, *, progress: Progress) -> Exported | Repository:
@@ -65,6 +90,20 @@ def export_model(model: Model, request: Request, *, progress: Progress) -> Expor
         raise UsageError(
             f"{artifact.name} is proven over the golden vectors beside it",
             hint="--data and --proof-images are for a run or checkpoint",
+        )
+    if artifact is not None and request.precision not in (None, stored_precision(artifact)):
+        raise UsageError(
+            f"{artifact.name} is {stored_precision(artifact) or 'no ONNX file'}, and not converted to"
+            f" {request.precision}",
+            hint="name the run or checkpoint, and --precision makes it anew",
+        )
+    if artifact is not None and request.int8 is not None:
+        raise UsageError(f"{artifact.name} is not calibrated again", hint="name the run or checkpoint")
+    target = request.calibration.target
+    if request.precision == "int8" and request.format != "onnx" and target != usual_target(request.format):
+        raise UsageError(
+            f"--format {request.format} takes no int8 made for {target}",
+            hint=f"leave --target out: it is {usual_target(request.format)} then",
         )
     if request.format != "trt" and request.engine != EngineRequest():
         raise UsageError(f"--format {request.format} has no options of engines", hint="they are for --format trt")
@@ -82,8 +121,9 @@ def export_model(model: Model, request: Request, *, progress: Progress) -> Expor
 
     return export_onnx(
         model.path,
-        (request.folder or model.exports) / f"{request.precision}.onnx",
-        precision=request.precision,
+        (request.folder or model.exports) / request.file_name,
+        precision=request.made_in,
+        int8=request.calibration,
         dataset=_dataset(model, request, progress),
         batches=request.batches or DEFAULT_BATCHES,
         proof_images=request.proof_images,
@@ -113,13 +153,13 @@ def _export_engine(model: Model, artifact: Path | None, request: Request, progre
         where = f"ahead of time for compute capability {destination.compute_capability}"
         progress.log(f"{destination.absent}: {where}; --compute-capability names another")
     folder = request.folder or (artifact.parent if artifact else model.exports)
-    onnx = artifact or folder / f"{request.precision}.onnx"
+    onnx = artifact or folder / request.file_name
     dataset = None
     if artifact is None:
         require_buildable(  # which export_engine asks too, but only after the ONNX file, which takes longer
             destination.library,
             options,
-            precision=request.precision,
+            precision=request.made_in,
             compute_capability=destination.named_capability,
             timing_cache=asked.timing_cache,
         )
@@ -145,7 +185,7 @@ def _export_triton(model: Model, artifact: Path | None, request: Request, progre
 
     folder = request.folder or (artifact.parent if artifact else model.exports)
     if artifact is None:
-        artifact = folder / f"{request.precision}.onnx"
+        artifact = folder / request.file_name
         _prove_onnx(model, artifact, request.batches, _dataset(model, request, progress), request, progress)
     proven = read_certificate(artifact).batches
     if request.batches not in (None, proven):
@@ -173,7 +213,8 @@ def _prove_onnx(
     proven_onnx(
         model.path,
         onnx,
-        precision=request.precision,
+        precision=request.made_in,
+        int8=request.calibration,
         dataset=dataset,
         batches=batches,
         proof_images=request.proof_images,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tinyres.export.graph import Floats
+    from tinyres.runtime.metadata import Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,9 @@ class Limits:
     """Judged on so many by default."""
     numeric_share: float = 0.0
     """Error against float64 that is allowed in any case, as a share of the signal."""
+    rounded: bool = False
+    """To eight bits, which is an error by design: some classes change, and a value at the edge of a step falls to
+    either side of it from one machine to the next."""
 
     def largest_error(self, floor: float) -> float:
         """The largest error against float64, as a share of the signal, where float32 itself differs by `floor`."""
@@ -34,4 +37,8 @@ FP32 = Limits(numeric_floors=20, agreement=1.0, accuracy_drop=0.0, images=128)
 # results/limits/nano.json, docs/decisions/0014-limits-of-half-precision.md.
 FP16 = Limits(numeric_floors=20, numeric_share=4.6e-3, agreement=0.995, accuracy_drop=0.002, images=512)
 BF16 = Limits(numeric_floors=20, numeric_share=4.1e-2, agreement=0.965, accuracy_drop=0.005, images=512)
-LIMITS: dict[Floats, Limits] = {"fp32": FP32, "fp16": FP16, "bf16": BF16}
+INT8 = Limits(numeric_floors=0, rounded=True, agreement=0.95, accuracy_drop=0.01, images=2000)
+INT8_HEADROOM = 4
+"""The largest numeric error of int8 is that of its own calibration, on pictures held out, so many times: what is more
+is no rounding, but another network, another preprocessing or another arithmetic."""
+LIMITS: dict[Stored, Limits] = {"fp32": FP32, "fp16": FP16, "bf16": BF16, "int8": INT8}

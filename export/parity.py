@@ -30,6 +30,8 @@ TIE_FLOORS = 4
 two float32 programs may both be off by one on both logits."""
 GOLDEN_SIGNAL = 0.05
 """The golden pictures must carry this share of the real images' signal, or they could not show an error."""
+MOST_ROUNDED = 0.25
+"""Whatever its error, two runs of an int8 artifact may not differ by more of the signal than this."""
 EPSILON = float(np.finfo(np.float32).eps)
 
 
@@ -58,6 +60,10 @@ class Evidence:
         """What float32 differs from float64 by, as a share of the signal; infinite without a signal."""
         return share(rms(self.checkpoint[self.exact_rows] - self.exact), self.signal)
 
+    def error(self, answers: NDArray[np.float32]) -> float:
+        """What `answers` (N, C) differ from float64 by, as a share of the signal."""
+        return share(rms(answers[self.exact_rows] - self.exact), self.signal)
+
     @property
     def tie_margin(self) -> float:
         """Logit margins up to this decide nothing."""
@@ -81,7 +87,7 @@ def numeric(evidence: Evidence, answers: NDArray[np.float32], limits: Limits) ->
     if answers.shape != evidence.checkpoint.shape:
         return Level.failed("numeric", f"{answers.shape} logits for {evidence.checkpoint.shape}")
     rows = answers[evidence.exact_rows]
-    error = share(rms(rows - evidence.exact), evidence.signal)
+    error = evidence.error(answers)
     limit = limits.largest_error(evidence.floor)
     measured = {
         "error": error,
@@ -104,6 +110,16 @@ def numeric(evidence: Evidence, answers: NDArray[np.float32], limits: Limits) ->
     if evidence.floor > FLOOR_LIMIT:
         detail += f"; the floor itself is {evidence.floor:.1e}"
     return Level.judged("numeric", passed, measured, {"error": limit, "floor": FLOOR_LIMIT}, detail)
+
+
+def largest_difference(evidence: Evidence, answers: NDArray[np.float32], limits: Limits) -> float:
+    """How far two runs of an artifact that gave `answers` (N, C) may differ, as a share of the signal.
+
+    Rounded to eight bits, that is by no more than from the checkpoint itself.
+    """
+    if limits.rounded:
+        return min(evidence.error(answers), MOST_ROUNDED)
+    return limits.largest_error(max(evidence.floor, EPSILON))
 
 
 def find_flips(evidence: Evidence, answers: NDArray[np.float32]) -> list[Flip]:
@@ -175,7 +191,7 @@ def consistency(
 
     `answers` (N, C) came from one batch size; `answer` runs the artifact again.
     """
-    limit = limits.largest_error(max(evidence.floor, EPSILON))
+    limit = largest_difference(evidence, answers, limits)
     rng = np.random.default_rng(0)
     worst, worst_batch = 0.0, batches[0]
     for batch in batches:

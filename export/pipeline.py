@@ -6,9 +6,11 @@ Every format goes this way; a conversion only adds how its file is written.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 
 import tinyres
 from tinyres import environment, records
@@ -16,6 +18,7 @@ from tinyres.checkpoint import load_weights
 from tinyres.errors import (
     ArtifactError,
     CheckpointError,
+    DataError,
     ProofError,
     TinyresError,
     UsageError,
@@ -23,31 +26,46 @@ from tinyres.errors import (
 from tinyres.export import artifact, golden
 from tinyres.export.artifact import Exported
 from tinyres.export.certificate import SCHEMA, Certificate, Level, certificate_path, grade_of, read_certificate
+from tinyres.export.diverge import first_diverging
 from tinyres.export.evidence import Gathered, gather_evidence
-from tinyres.export.limits import LIMITS, Limits
+from tinyres.export.int8 import Pictures, calibrated, choose_pictures
+from tinyres.export.limits import INT8_HEADROOM, LIMITS, Limits
 from tinyres.export.onnx import check_file, onnx_from_checkpoint
-from tinyres.export.options import DEFAULT_BATCHES
+from tinyres.export.options import DEFAULT_BATCHES, Int8Options
 from tinyres.export.proof import Judged, judge_artifact
-from tinyres.export.ranges import judge_range, largest_values
+from tinyres.export.quantize import quantized_layers
+from tinyres.export.ranges import clipped_counts, judge_clipping, judge_range, largest_values
 from tinyres.files import cache_root, sha256_of, write_bytes
 from tinyres.judge import require_same_classes
 from tinyres.launch import run_data
 from tinyres.progress import Silent
 from tinyres.runs import RunConfig, now
 from tinyres.runtime.backends import why_unavailable
+from tinyres.runtime.metadata import metadata_of
+from tinyres.runtime.onnxruntime_cpu import count_int8
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tinyres.checkpoint import Checkpoint
     from tinyres.data.dataset import Dataset
-    from tinyres.export.graph import Floats
+    from tinyres.export.certificate import Calibration
     from tinyres.export.proof import Batches
     from tinyres.progress import Progress
+    from tinyres.runtime.metadata import Stored
     from tinyres.runtime.passport import Passport
 
+INT8_DEFAULT = Int8Options()
+GIVEN_BACK = {"decision", "accuracy"}
+"""What more layers in float32 may mend."""
 
-PROVEN_ON: dict[Floats, str] = {"fp32": "onnxruntime-cpu", "fp16": "onnxruntime-cpu", "bf16": "openvino"}
+PROVEN_ON: dict[Stored, str] = {
+    "fp32": "onnxruntime-cpu",
+    "fp16": "onnxruntime-cpu",
+    "bf16": "openvino",
+    "int8": "onnxruntime-cpu",
+}
 """The backend of a CPU that opens a precision; on others `verify` proves it again."""
 
 
@@ -55,7 +73,8 @@ def export_onnx(
     source: Path,
     target: Path,
     *,
-    precision: Floats = "fp32",
+    precision: Stored = "fp32",
+    int8: Int8Options = INT8_DEFAULT,
     dataset: Dataset | None,
     batches: Batches = DEFAULT_BATCHES,
     proof_images: int | None = None,
@@ -64,8 +83,9 @@ def export_onnx(
 ) -> Exported:
     """Export the checkpoint `source` to the ONNX file `target` and prove it, on ONNX Runtime's CPU provider if it can.
 
-    `dataset` is the run's own; None leaves accuracy unproven. Errors: ProofError if a level failed, BackendUnavailable
-    if it was the backend's (both leave `<target>.rejected/`); CheckpointError, UsageError, StorageError.
+    `dataset` is the run's own; None leaves accuracy unproven, int8 impossible. Errors: ProofError if a level failed,
+    BackendUnavailable if it was the backend's (both leave `<target>.rejected/`); ProofError if no int8 file keeps the
+    largest drop that was asked for; CheckpointError, DataError, UsageError, StorageError.
     """
     if source.suffix != ".safetensors":
         raise CheckpointError(
@@ -79,29 +99,35 @@ def export_onnx(
     if dataset is not None:
         require_same_classes(dataset, checkpoint.spec)
     limits = LIMITS[precision]
+    if precision == "int8" and int8.most_drop is not None:
+        limits = replace(limits, accuracy_drop=int8.most_drop)
+    pictures = _pictures(checkpoint, dataset, int8) if precision == "int8" else None
     count = limits.images if proof_images is None else proof_images
     if count < 2:
         raise UsageError(f"--proof-images {count}: valid: 2 or more, since one image shows no signal")
     with artifact.staging(target) as candidate:
         progress.log(f"converting {source.name} of run {checkpoint.origin.run} to {target.name}")
         checkpoint.model()  # refuses weights that do not fit their spec
-        write_bytes(candidate, onnx_from_checkpoint(checkpoint, precision=precision))
         cache = cache_root(cache_dir) / "reference"
         gathered = gather_evidence(checkpoint, dataset, count=count, cache=cache, progress=progress)
-        ranges: tuple[Level, ...] = ()
-        if precision == "fp16":
-            images = gathered.evidence.images[gathered.evidence.exact_rows]
-            ranges = (judge_range(largest_values(onnx_from_checkpoint(checkpoint), images, progress=progress)),)
-        certificate = prove(
-            candidate,
-            checkpoint,
-            gathered,
-            limits=limits,
-            batches=batches,
-            backend=backend,
-            also=ranges,
-            progress=progress,
-        )
+        for refused, (content, calibration) in enumerate(_conversions(checkpoint, precision, pictures, int8, progress)):
+            write_bytes(candidate, content)
+            if calibration is not None:
+                limits = replace(limits, numeric_share=INT8_HEADROOM * calibration.error)
+            certificate = prove(
+                candidate,
+                checkpoint,
+                gathered,
+                limits=limits,
+                batches=batches,
+                backend=backend,
+                calibration=calibration and replace(calibration, refused=refused),
+                progress=progress,
+            )
+            if certificate.grade != "rejected" or not {level.name for level in certificate.failed} <= GIVEN_BACK:
+                break
+            if calibration is not None and int8.most_drop is not None:
+                progress.log(f"{certificate.failed[0].detail}: not within the limit")
         exported = artifact.settle(candidate, target, certificate, reproduce=reproduction(target, source))
     if certificate.grade == "numeric":
         progress.warn(
@@ -114,7 +140,8 @@ def proven_onnx(
     source: Path,
     target: Path,
     *,
-    precision: Floats = "fp32",
+    precision: Stored = "fp32",
+    int8: Int8Options = INT8_DEFAULT,
     dataset: Dataset | None,
     batches: Batches | None = None,
     proof_images: int | None = None,
@@ -125,24 +152,40 @@ def proven_onnx(
 
     Errors: those of `export_onnx`.
     """
-    try:
-        known = read_certificate(target)
-        whole = golden.fingerprint(target) == known.golden_sha256
-    except (ArtifactError, ProofError, OSError):
-        whole = False
-    if whole and known.checkpoint_sha256 == sha256_of(source) and batches in (None, known.batches):
+    known = _reusable(source, target, int8 if precision == "int8" else None, dataset, proof_images)
+    if known is not None and batches in (None, known.batches):
         progress.log(f"from {target}, proven ({known.grade})")
         return
     export_onnx(
         source,
         target,
         precision=precision,
+        int8=int8,
         dataset=dataset,
         batches=batches or DEFAULT_BATCHES,
         proof_images=proof_images,
         cache_dir=cache_dir,
         progress=progress,
     )
+
+
+def _reusable(
+    source: Path, target: Path, int8: Int8Options | None, dataset: Dataset | None, proof_images: int | None
+) -> Certificate | None:
+    """The certificate of a file that is there already, is what was asked for, and proven as well as it would be now."""
+    try:
+        known = read_certificate(target)
+        whole = golden.fingerprint(target) == known.golden_sha256 and known.checkpoint_sha256 == sha256_of(source)
+    except (ArtifactError, ProofError, OSError):
+        return None
+    if proof_images is not None and known.images.count < proof_images and not known.images.whole:
+        return None
+    if int8 is not None:
+        made = known.calibration
+        whole = whole and made is not None and made.asked == int8 and known.tinyres == tinyres.__version__
+        if made is not None and dataset is not None:
+            whole = whole and made.data_fingerprint == dataset.manifest.fingerprint
+    return known if whole else None
 
 
 def prove(
@@ -154,16 +197,15 @@ def prove(
     batches: Batches,
     backend: str | None = None,
     passport: Passport | None = None,
-    also: tuple[Level, ...] = (),
+    calibration: Calibration | None = None,
     progress: Progress,
 ) -> Certificate:
-    """Hold the file to its promises, judge every level, and write the golden vectors beside it.
-
-    `also` are levels that were judged before.
-    """
+    """Hold the file to its promises, judge every level, and write the golden vectors beside it."""
     levels: tuple[Level, ...] = (_file_level(candidate, checkpoint, passport),)
     judged = Judged((), (), "", "", None, gathered.golden.artifact[:0])
     if levels[0].passed:
+        if passport is None:
+            levels += _range_levels(candidate.read_bytes(), checkpoint, gathered, progress)
         judged = judge_artifact(
             candidate,
             gathered.evidence,
@@ -178,7 +220,11 @@ def prove(
     if len(judged.golden_answers) and np.isfinite(judged.golden_answers).all():
         golden.write_golden(candidate, gathered.golden.answered(judged.golden_answers), checkpoint.spec)
         golden_sha256 = golden.fingerprint(candidate)
-    levels = (*levels, *also, *judged.levels)
+    levels = (*levels, *judged.levels)
+    grade = grade_of(levels, limits, gathered.images)
+    diverges = ""
+    if grade == "rejected" and levels[0].passed and passport is None:
+        diverges = _first_diverging(candidate.read_bytes(), checkpoint, gathered)
     origin = checkpoint.origin
     return Certificate(
         schema=SCHEMA,
@@ -196,14 +242,55 @@ def prove(
         device=judged.device,
         precision=judged.precision,
         batches=batches,
-        grade=grade_of(levels),
+        grade=grade,
         limits=limits,
         levels=levels,
         flips=judged.flips,
         images=gathered.images,
         environment=environment.capture(),
         passport=passport,
+        calibration=calibration,
+        diverges=diverges,
     )
+
+
+def _first_diverging(content: bytes, checkpoint: Checkpoint, gathered: Gathered) -> str:
+    try:
+        return first_diverging(content, checkpoint, gathered.evidence.images, metadata_of(content).precision)
+    except Exception:  # noqa: BLE001 - what cannot be run here layer by layer costs the hint, not the report
+        return ""
+
+
+def _conversions(
+    checkpoint: Checkpoint, precision: Stored, pictures: Pictures | None, int8: Int8Options, progress: Progress
+) -> Iterator[tuple[bytes, Calibration | None]]:
+    """The files to prove, the next one where the accuracy of one is not enough."""
+    if precision != "int8":
+        yield onnx_from_checkpoint(checkpoint, precision=precision), None
+    elif pictures is not None:
+        yield from calibrated(checkpoint, pictures, int8, progress=progress)
+
+
+def _pictures(checkpoint: Checkpoint, dataset: Dataset | None, int8: Int8Options) -> Pictures:
+    """What int8 is calibrated on. Errors: DataError if there are none, or they set no ranges."""
+    if dataset is None:
+        raise DataError(
+            "int8 takes its ranges from training pictures, and the run's data is not at hand",
+            hint="--data names it; --precision fp16 and bf16 need none",
+        )
+    return choose_pictures(dataset, checkpoint, int8.images)
+
+
+def _range_levels(content: bytes, checkpoint: Checkpoint, gathered: Gathered, progress: Progress) -> tuple[Level, ...]:
+    """Whether an ONNX file's numbers hold what its layers reach, where answers here need not show it."""
+    precision = metadata_of(content).precision
+    images = gathered.evidence.images[gathered.evidence.exact_rows]
+    if precision == "fp16":
+        return (judge_range(largest_values(onnx_from_checkpoint(checkpoint), images, progress=progress)),)
+    if precision == "int8":
+        floats = onnx_from_checkpoint(checkpoint)
+        return (judge_clipping(clipped_counts(content, floats, images, progress=progress)),)
+    return ()
 
 
 def _file_level(candidate: Path, checkpoint: Checkpoint, passport: Passport | None) -> Level:
@@ -215,6 +302,12 @@ def _file_level(candidate: Path, checkpoint: Checkpoint, passport: Passport | No
     if metadata.spec != checkpoint.spec or metadata.checkpoint_sha256 != checkpoint.sha256:
         return Level.failed("file", "its metadata (classes, preprocessing, hash) are not the checkpoint's")
     promised = passport.precision_proof if passport else "valid, self-contained, any batch, nothing but the network"
+    if passport is None and metadata.precision == "int8":
+        content = candidate.read_bytes()
+        layers = len(quantized_layers(onnx.load_model_from_string(content)))
+        promised += f"; {layers} layers in int8"
+        if metadata.target == "cpu" and (computed := count_int8(content)) < layers:
+            return Level.failed("file", f"ONNX Runtime computes {computed} of its {layers} int8 layers in int8")
     return Level.judged("file", True, {}, {}, promised)
 
 
@@ -268,4 +361,6 @@ def prove_again(candidate: Path, source: Path) -> int:
     except TinyresError as exc:
         print(f"error: {exc}")
         return exc.exit_code
+    if certificate.diverges:
+        print(certificate.diverges)
     return artifact.print_levels(certificate.levels)

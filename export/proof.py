@@ -6,7 +6,7 @@ It needs the artifact, its backend and known answers, and no PyTorch. It returns
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,9 +56,13 @@ def judge_artifact(
     limits: Limits,
     batches: Batches,
     backend: str | None = None,
+    recorded: NDArray[np.float32] | None = None,
     progress: Progress,
 ) -> Judged:
-    """Open the artifact and judge every level. Whatever goes wrong on the way is a level that failed."""
+    """Open the artifact and judge every level. Whatever goes wrong on the way is a level that failed.
+
+    `recorded` are the artifact's own answers to the golden pictures when it was exported, if it was.
+    """
     nothing = np.empty((0, 0), dtype=np.float32)
     try:
         runner = open_runner(path, backend=backend, unproven=True)
@@ -78,7 +82,7 @@ def judge_artifact(
             levels.append(parity.decision(evidence, answers, limits))
             levels.append(parity.accuracy(evidence, answers, limits))
             levels.append(_consistency(evidence, runner, answers, batches, limits))
-            levels.append(entry(runner, golden, golden_evidence, golden_answers, evidence.signal))
+            levels.append(entry(runner, golden, golden_evidence, golden_answers, evidence.signal, limits, recorded))
             if answers.shape == evidence.checkpoint.shape:
                 flips = tuple(parity.find_flips(evidence, answers))
             # A Runner reads back from its library where it runs, and refuses to open on a fallback.
@@ -107,10 +111,14 @@ def entry(
     evidence: Evidence,
     answers: NDArray[np.float32],
     real_signal: float,
+    limits: Limits,
+    recorded: NDArray[np.float32] | None = None,
 ) -> Level:
     """From a picture file to a label, by the decode and the classes that a user's program takes.
 
-    `evidence` and `answers` are of the golden pictures; `real_signal` is that of the images the proof is over.
+    `evidence` and `answers` are of the golden pictures; `real_signal` is that of the images the proof is over. The
+    label wanted is the checkpoint's; of a precision that may change some, that of the answers `recorded` at export, or
+    at export itself that of the pixels.
     """
     for number, (png, pixels) in enumerate(zip(golden.pngs, golden.pixels, strict=True)):
         try:
@@ -126,17 +134,23 @@ def entry(
         for path, png in zip(paths, golden.pngs, strict=True):
             path.write_bytes(png)
         labels = [prediction.best[0].id for prediction in Classifier(runner, top=1, batch=1)(paths)]
-    flips = {flip.image: flip for flip in parity.find_flips(evidence, answers)}
-    wanted = [runner.spec.class_ids[index] for index in evidence.checkpoint.argmax(axis=1)]
+    reference, whose = evidence.checkpoint, "the checkpoint's"
+    if limits.agreement < 1:
+        reference, whose = (answers, "their pixels'") if recorded is None else (recorded, "the export's")
+    flips = {flip.image: flip for flip in parity.find_flips(replace(evidence, checkpoint=reference), answers)}
+    wanted = [runner.spec.class_ids[index] for index in reference.argmax(axis=1)]
     wrong = [n for n, label in enumerate(labels) if label != wanted[n] and not (n in flips and flips[n].tie)]
     carried = parity.share(evidence.signal, real_signal)
     measured = {"pictures": len(labels), "wrong": len(wrong), "signal": carried}
-    limits = {"wrong": 0, "signal": parity.GOLDEN_SIGNAL}
+    allowed = {"wrong": 0, "signal": parity.GOLDEN_SIGNAL}
     if carried < parity.GOLDEN_SIGNAL:
         detail = f"the golden pictures carry {carried:.1%} of the real images' signal: too little to show an error"
-        return Level.judged("entry", False, measured, limits, detail)
-    detail = f"{len(labels) - len(wrong)} of {len(labels)} picture files get the checkpoint's label"
-    return Level.judged("entry", not wrong and len(labels) > 0, measured, limits, detail)
+        return Level.judged("entry", False, measured, allowed, detail)
+    if limits.rounded and recorded is None and (own := evidence.error(answers)) > parity.MOST_ROUNDED:
+        detail = f"the golden pictures' answers are off by {own:.0%} of their signal: too much to show an error"
+        return Level.judged("entry", False, measured, allowed, detail)
+    detail = f"{len(labels) - len(wrong)} of {len(labels)} picture files get {whose} label"
+    return Level.judged("entry", not wrong and len(labels) > 0, measured, allowed, detail)
 
 
 def _consistency(

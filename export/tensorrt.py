@@ -16,6 +16,7 @@ import onnx
 
 from tinyres.errors import ArtifactError, BackendUnavailable, ProofError, StorageError, UsageError
 from tinyres.export.onnx import check_file
+from tinyres.export.quantize import quantized_layers
 from tinyres.files import write_bytes
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Built:
 
     content: bytes
     precision_proof: str
+    int8_layers: int
+    """Of the ONNX file."""
 
 
 def build_engine(
@@ -81,7 +84,7 @@ def build_engine(
     _configure(config, library, options, compute_capability)
     if not library.is_typed:
         _bind_precisions(network, config, library, metadata.precision)
-    proof = _prove_types(network, library, metadata.precision)
+    proof = _prove_types(network, library, metadata.precision, quantized_layers(model))
     profile = builder.create_optimization_profile()
     shapes = [(batch, *metadata.spec.input_shape) for batch in options.batches]
     profile.set_shape("image", *shapes)
@@ -102,7 +105,7 @@ def build_engine(
             write_bytes(timing_cache, bytes(config.get_timing_cache().serialize()))
         except StorageError as exc:
             progress.warn(f"the timing cache is not kept: {exc}")  # the engine is worth more
-    return Built(engine, proof)
+    return Built(engine, proof, len(quantized_layers(model)))
 
 
 def require_buildable(
@@ -123,7 +126,7 @@ def require_buildable(
         find_capability(library, compute_capability)
     if not library.is_rtx:
         return
-    if compute_capability == TURING and precision == "fp32":
+    if compute_capability == TURING and precision in ("fp32", "int8"):  # which keeps some layers in float32
         raise UsageError(
             f"{library.name} multiplies no float32 matrices on Turing ({TURING})",
             hint="--runtime trt, on such a GPU, or another precision",
@@ -213,12 +216,15 @@ def find_capability(library: Library, wanted: str) -> Any:
 def _bind_precisions(network: Any, config: Any, library: Library, precision: str) -> None:
     """For versions whose networks are not typed: bind the heavy layers to the types that the ONNX file gives them.
 
-    Without a flag there is float32 alone. Casts and layers that only move numbers take no such binding.
+    Without a flag there is float32 alone. Casts and layers that only move numbers take no such binding, and int8 is
+    bound by the quantisation around a layer.
     """
     if precision == "fp32":
         return
     module = library.module
     config.set_flag(getattr(module.BuilderFlag, precision.upper()))
+    if precision == "int8":
+        return
     config.set_flag(module.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     for layer in _layers(network):
         if layer.type.name in HEAVY:
@@ -227,18 +233,33 @@ def _bind_precisions(network: Any, config: Any, library: Library, precision: str
             layer.set_output_type(0, dtype)
 
 
-def _prove_types(network: Any, library: Library, precision: str) -> str:
-    """Errors: ProofError unless each heavy layer of the parsed network has the precision that was asked for."""
-    wanted = "fp32" if precision == "int8" else precision  # int8 lies in the quantisation around a layer
-    heavy = [layer for layer in _layers(network) if layer.type.name in HEAVY]
+def _prove_types(network: Any, library: Library, precision: str, quantized: list[str]) -> str:
+    """Errors: ProofError unless each heavy layer of the parsed network has the precision that was asked for.
+
+    int8 is between a layer and the dequantisation of both its inputs, in the layers `quantized` of the file; all others
+    are float32 then.
+    """
+    layers = list(_layers(network))
+    heavy = [layer for layer in layers if layer.type.name in HEAVY]
     if not heavy:
         raise ProofError(f"the network that {library.name} parsed holds no convolution")
+    kind = "typed" if library.is_typed else "kept"
+    wanted = "fp32" if precision == "int8" else precision
     for layer in heavy:
         found = library.type_name(layer.get_output(0).dtype)
         if found != wanted:
             raise ProofError(f"{library.name} took {layer.name} as {found}, not {wanted}")
-    kind = "typed" if library.is_typed else "kept"
-    return f"{len(heavy)} layers {kind} as {wanted}"
+    if precision != "int8":
+        return f"{len(heavy)} layers {kind} as {wanted}"
+    restored = {layer.get_output(0).name for layer in layers if layer.type.name == "DEQUANTIZE"}
+    within = [
+        layer.name
+        for layer in heavy
+        if layer.num_inputs > 1 and all(layer.get_input(index).name in restored for index in range(2))
+    ]
+    if len(within) != len(quantized):
+        raise ProofError(f"{library.name} took {len(within)} layers as int8, and the file has {len(quantized)}")
+    return f"{len(within)} layers {kind} as int8, {len(heavy) - len(within)} as fp32"
 
 
 def _prove_size(engine: bytes, model: onnx.ModelProto, *, must_fit: bool) -> str:
@@ -252,16 +273,21 @@ def _prove_size(engine: bytes, model: onnx.ModelProto, *, must_fit: bool) -> str
     return f"{len(engine):,} bytes for {stored:,} of weights"
 
 
-def inspected_precision(information: str, precision: str) -> str:
+def inspected_precision(information: str, precision: str, int8_layers: int = 0) -> str:
     """What the engine inspector says of the heavy layers, in words.
 
     `information` is its JSON, whose fields differ by version. Errors: ProofError unless all of them compute in
-    `precision`.
+    `precision`; of int8, `int8_layers` of them.
     """
     layers = json.loads(information).get("Layers", [])
     heavy = [layer for layer in layers if isinstance(layer, dict) and _is_heavy(layer)]
     if not heavy:
         raise ProofError("the engine's inspector shows no convolution", hint="it was built without DETAILED")
+    if precision == "int8":
+        found = sum(_shown_type(layer) == "int8" for layer in heavy)
+        if found < int8_layers:
+            raise ProofError(f"the engine computes {found} layers in int8, and the file has {int8_layers}")
+        return f"the inspector shows int8 in {found} layers"
     for layer in heavy:
         shown = _shown_type(layer)
         if TYPES_SHOWN.get(shown, shown) != precision:

@@ -75,6 +75,12 @@ def export_triton(artifact: Path, folder: Path, *, progress: Progress) -> Reposi
     """
     certificate = read_certificate(artifact)
     passport = certificate.passport
+    if passport is None and certificate.calibration is not None and not is_for_cpu(certificate):
+        raise UsageError(
+            f"{artifact.name} is laid out for {certificate.calibration.asked.target}, and Triton would serve it with"
+            " ONNX Runtime",
+            hint="--target cpu, or build an engine of it with --format trt and serve that",
+        )
     if passport is not None and passport.library != "tensorrt":
         raise UsageError(f"Triton loads engines of tensorrt, not of {passport.library}", hint="name the ONNX file")
     name = re.sub(r"[^\w.-]|^\.+", "-", certificate.run)
@@ -87,7 +93,8 @@ def export_triton(artifact: Path, folder: Path, *, progress: Progress) -> Reposi
     values = {"model": name, "server": SERVER}
     for place, batch in zip(("least", "usual", "most"), certificate.batches, strict=True):
         values[place] = "image:" + "x".join(map(str, (batch, *spec.input_shape)))
-    scripts = ("client.py", "serve.sh", *(() if passport else ("build_plan.sh",)))
+    for_cpu = is_for_cpu(certificate)
+    scripts = ("client.py", "serve.sh", *(() if passport or for_cpu else ("build_plan.sh",)))
     with staging(folder / name) as model:  # not in models/, which a server may be watching
         with storage_errors(target):
             (model / "1").mkdir(parents=True)
@@ -103,6 +110,11 @@ def export_triton(artifact: Path, folder: Path, *, progress: Progress) -> Reposi
         write_text(folder / script, _filled(script, values))
         (folder / script).chmod(0o755)
     return Repository(folder, name, throughput, certificate)
+
+
+def is_for_cpu(certificate: Certificate) -> bool:
+    """Whether a file is laid out for CPUs alone: int8 that no kernel of a GPU takes."""
+    return certificate.calibration is not None and certificate.calibration.asked.target == "cpu"
 
 
 def measure_throughput(runner: Runner, batches: tuple[int, int, int], *, progress: Progress) -> Throughput:
@@ -140,6 +152,7 @@ def config_text(name: str, spec: ModelSpec, certificate: Certificate, throughput
     preferred = throughput.preferred
     speeds = ", ".join(f"{size}: {speed:.0f}" for size, speed in throughput.images_per_second.items())
     built = f"\n# Built by {passport.built_for}: a server needs the same." if passport else ""
+    kind = "KIND_GPU" if passport else "KIND_CPU" if is_for_cpu(certificate) else "KIND_AUTO"
     outputs = ",\n".join(
         f'  {{ name: "{output}" data_type: TYPE_FP32 dims: [ {spec.classes} ] label_filename: "labels.txt" }}'
         for output in ("logits", "probabilities")
@@ -163,7 +176,7 @@ input [
 output [
 {outputs}
 ]
-instance_group [ {{ count: 1 kind: {"KIND_GPU" if passport else "KIND_AUTO"} }} ]
+instance_group [ {{ count: 1 kind: {kind} }} ]
 # Pictures a second by batch size, on {throughput.where}: {speeds}
 dynamic_batching {{
   preferred_batch_size: [ {", ".join(map(str, preferred))} ]

@@ -22,7 +22,7 @@ from tinyres.export.certificate import (
     grade_of,
     read_certificate,
 )
-from tinyres.export.parity import rms, share
+from tinyres.export.parity import largest_difference, rms, share
 from tinyres.export.proof import judge_artifact
 from tinyres.progress import Silent
 from tinyres.runs import now
@@ -95,24 +95,32 @@ def prove_from_golden(
         limits=certificate.limits,
         batches=certificate.batches,
         backend=backend,
+        recorded=vectors.artifact,
         progress=progress,
     )
     recorded = _recorded(vectors, judged.golden_answers, certificate.limits)
-    levels = (*(level for level in judged.levels if level.name != "accuracy"), recorded)
-    unjudged = Level.judged("accuracy", None, {}, {}, "not judged: drawn pictures say nothing about it")
-    all_levels = (*(level for level in certificate.levels if level.name == "file"), unjudged, *levels)
+    unjudged = [Level.judged("accuracy", None, {}, {}, "not judged: drawn pictures say nothing about it")]
+    limits = certificate.limits
+    if limits.agreement < 1:
+        reason = "not judged: what it answered at export is the measure here"
+        replaced = ("numeric", "decision") if limits.rounded else ("decision",)
+        unjudged += [Level.judged(name, None, {}, {}, reason) for name in replaced]
+    left_out = {level.name for level in unjudged}
+    levels = (*(level for level in judged.levels if level.name not in left_out), recorded)
+    all_levels = (*(level for level in certificate.levels if level.name == "file"), *unjudged, *levels)
     count = len(vectors.pictures.pixels)
     pixels = hashlib.sha256(vectors.pictures.pixels.tobytes()).hexdigest()
+    images = ProofImages("generated", "", "golden", count, count, pixels)
     proven = replace(
         certificate,
         created=now(),
         backend=judged.backend,
         device=judged.device,
         precision=judged.precision,
-        grade=grade_of(all_levels),
+        grade=grade_of(all_levels, certificate.limits, images),
         levels=all_levels,
         flips=judged.flips,
-        images=ProofImages("generated", "", "golden", count, count, pixels),
+        images=images,
         environment=environment.capture(),
     )
     return levels, proven
@@ -135,6 +143,6 @@ def _recorded(vectors: golden.GoldenVectors, answers: NDArray[np.float32], limit
         return Level.failed("recorded", f"{answers.shape} logits for {vectors.artifact.shape}")
     evidence = vectors.evidence()
     error = share(rms(answers - vectors.artifact), evidence.signal)
-    limit = 2 * limits.largest_error(evidence.floor)  # each of the two lies within the numeric limit of the reference
+    limit = 2 * largest_difference(evidence, vectors.artifact, limits)  # each may differ from the reference by as much
     detail = f"answers differ by {error:.1e} of the signal from those at export"
     return Level.judged("recorded", error <= limit, {"error": error}, {"error": limit}, detail)

@@ -9,6 +9,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,19 @@ def trained(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> T
     """A run on the picture folder, finished. Not to be changed."""
     runs = tmp_path_factory.mktemp("runs")
     started = launch.new_run(str(picture_folder), TINY, runs=runs, name="tiny", progress=Silent())
+    train(started.run, started.config, started.dataset, progress=Silent())
+    return TrainedRun(started, runs)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """A run on enough pictures for int8, 300 and 60, finished. Not to be changed."""
+    root = tmp_path_factory.mktemp("drawn")
+    write_pictures(root / "train", classes=3, each=100)
+    write_pictures(root / "val", classes=3, each=20, split="val")
+    runs = tmp_path_factory.mktemp("runs")
+    recipe = replace(TINY, widths=(16, 32), epochs=6)
+    started = launch.new_run(str(root), recipe, runs=runs, name="drawn", progress=Silent())
     train(started.run, started.config, started.dataset, progress=Silent())
     return TrainedRun(started, runs)
 

@@ -25,6 +25,7 @@ ENGINE = b"recorded engine "
 APIS: dict[str, Any] = json.loads(Path(__file__).with_name("tensorrt_apis.json").read_text())
 TYPES = {TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF", TensorProto.BFLOAT16: "BF16"}
 KINDS = {"Conv": "CONVOLUTION", "Gemm": "MATRIX_MULTIPLY", "Cast": "CAST", "Relu": "ACTIVATION", "Add": "ELEMENTWISE"}
+KINDS |= {"QuantizeLinear": "QUANTIZE", "DequantizeLinear": "DEQUANTIZE"}
 
 
 class Recorded:
@@ -60,14 +61,15 @@ def library(
     widen: bool = False,
     fail: str = "",
     shown: str = "Float",
+    layers: int = 1,
     cuda: Cuda | None = None,
     spoil: Callable[[np.ndarray], np.ndarray] = lambda logits: logits,
 ) -> ModuleType:
     """The module `tensorrt` of a version.
 
-    An engine it builds is the ONNX file, and on `cuda` ONNX Runtime answers for it. `widen` makes it take every half
-    precision as float32, as a silent fallback would; `fail` is an error that it logs instead of building; `shown` is
-    what its inspector calls the type of weights; `spoil` makes its answers wrong.
+    An engine it builds is the ONNX file, and on `cuda` ONNX Runtime answers for it. `widen` makes it take half
+    precision and int8 as float32, as a silent fallback would; `fail` is an error that it logs instead of building;
+    `shown` is what its inspector calls the type of weights, in so many `layers`; `spoil` makes its answers wrong.
     """
     api = APIS[version]
     module = ModuleType("tensorrt")
@@ -137,8 +139,10 @@ def library(
             for node in model.graph.node:
                 stored = next((types[name] for name in node.input if name in types), TensorProto.FLOAT)
                 dtype = module.DataType["FLOAT" if widen else TYPES.get(stored, "FLOAT")]
-                output = Recorded(["dtype"], dtype=dtype)
-                kind = module.LayerType[KINDS.get(node.op_type, "SHUFFLE")]
+                output = Recorded(["dtype", "name"], dtype=dtype, name=node.output[0])
+                ignored = ("QuantizeLinear", "DequantizeLinear") if widen else ()
+                kind = module.LayerType["SHUFFLE" if node.op_type in ignored else KINDS.get(node.op_type, "SHUFFLE")]
+                inputs = [Recorded(["name"], name=name) for name in node.input]
                 layers.append(
                     make(
                         "ILayer",
@@ -146,6 +150,8 @@ def library(
                         type=kind,
                         num_outputs=1,
                         get_output=lambda index, output=output: output,
+                        num_inputs=len(inputs),
+                        get_input=inputs.__getitem__,
                     )
                 )
             object.__setattr__(network, "num_layers", len(layers))
@@ -163,8 +169,8 @@ def library(
             engine = acted_by_onnxruntime(cuda, content[len(ENGINE) :], spoil)
 
             def inspector() -> Recorded:
-                layers = [{"Name": "conv1", "LayerType": "CaskConvolution", "Weights": {"Type": shown, "Count": 432}}]
-                text = json.dumps({"Layers": layers})
+                layer = {"Name": "conv1", "LayerType": "CaskConvolution", "Weights": {"Type": shown, "Count": 432}}
+                text = json.dumps({"Layers": [layer] * layers})
                 return make("EngineInspector", get_engine_information=lambda form: text)
 
             return make(

@@ -74,10 +74,12 @@ def test_links_and_named_files_lead_somewhere(page: Path) -> None:
 def test_the_sabotage_table_is_that_of_the_tests() -> None:
     source = (REPOSITORY / "tests" / "export" / "test_pipeline.py").read_text(encoding="utf-8")
     table = source.partition("SABOTAGE = {")[2].partition("\n}")[0]
-    tested = dict(re.findall(r'^    "([^"]+)": \(\w+, "(\w+)"\),$', table, re.MULTILINE))
+    tested = {
+        name: rest for name, *rest in re.findall(r'^    "([^"]+)": \(\w+, "(\w+)", "(.*)"\),$', table, re.MULTILINE)
+    }
     page = (REPOSITORY / "docs" / "proof.md").read_text(encoding="utf-8")
     table = page.partition("## What it was tried against")[2]
-    shown = dict(re.findall(r"^\| ([^|]+) \| (\w+) \|$", table, re.MULTILINE))
+    shown = {name: rest for name, *rest in re.findall(r"^\| ([^|]+) \| (\w+) \|(?: `(.*)`)? \|$", table, re.MULTILINE)}
     for name in ("a provider that falls back", "no image at all"):  # tests of their own
         assert shown.pop(name)
     assert tested == shown

@@ -102,6 +102,8 @@ def _checkpoint(path: Path) -> Description:
 def _artifact(path: Path) -> Description:
     _, metadata = read_artifact(path)
     facts = {"file": size(path.stat().st_size), "precision": metadata.precision, **spec_facts(metadata.spec)}
+    if metadata.target:
+        facts["precision"] += f", laid out for {metadata.target}"
     facts["certificate"] = _certificate_of(path)
     return Description("ONNX artifact", facts)
 

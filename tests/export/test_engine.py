@@ -26,6 +26,8 @@ from tinyres.export import engine, golden
 from tinyres.export.artifact import Exported
 from tinyres.export.certificate import certificate_path, read_certificate
 from tinyres.export.engine import choose_destination, export_engine
+from tinyres.export.options import Int8Options
+from tinyres.export.pipeline import export_onnx
 from tinyres.export.triton import export_triton
 from tinyres.export.verify import prove_rejected, verify
 from tinyres.files import cache_root
@@ -316,6 +318,61 @@ def test_with_the_checkpoint_an_engine_is_proven_as_every_export(
     assert built.path.read_bytes().startswith(ENGINE)  # nothing of ours in the file
     assert read_certificate(built.path).passport == read_passport(built.path)
     assert verify(built.path, progress=Silent()).path == built.path
+
+
+@pytest.fixture(scope="module")
+def int8(drawn: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For TensorRT, proven on part of the pictures."""
+    return export_onnx(
+        drawn.best,
+        tmp_path_factory.mktemp("int8") / "int8-tensorrt.onnx",
+        precision="int8",
+        int8=Int8Options(target="tensorrt"),
+        dataset=drawn.started.dataset,
+        batches=(1, 4, 9),
+        proof_images=50,
+        progress=Silent(),
+    ).path
+
+
+def test_an_int8_engine_is_proven_as_its_file_and_opens(place: Place, drawn: TrainedRun, int8: Path) -> None:
+    acted(place, shown="Int8", layers=6)
+    built = build(int8, source=drawn.best, dataset=drawn.started.dataset, proof_images=50)
+    parent = read_certificate(int8)
+    assert (parent.grade, built.certificate.grade) == ("sampled", "sampled")
+    assert (built.certificate.calibration, built.certificate.limits) == (parent.calibration, parent.limits)
+    assert "the inspector shows int8 in 6 layers" in built.certificate.levels[0].detail
+    assert "--precision int8" in read_passport(built.path).rebuild
+    with open_runner(built.path) as runner:
+        assert runner(np.zeros((1, 16, 16, 3), np.uint8)).shape == (1, 3)
+    assert {level.name for level in verify(built.path, progress=Silent()).levels} >= {"recorded", "entry"}
+    assert export_triton(built.path, int8.parent / "triton", progress=Silent()).certificate.grade == "sampled"
+
+
+def test_an_int8_engine_that_was_widened_or_answers_otherwise_is_set_aside(
+    place: Place, drawn: TrainedRun, int8: Path, tmp_path: Path
+) -> None:
+    for path in int8.parent.glob("int8-tensorrt.onnx*"):
+        shutil.copy(path, tmp_path / path.name)
+    int8 = tmp_path / int8.name
+    acted(place, shown="Float", layers=7)
+    with pytest.raises(ProofError, match="computes 0 layers in int8, and the file has 6"):
+        build(int8, source=drawn.best, dataset=drawn.started.dataset)
+    # Without the checkpoint, what the ONNX file answered at its export is all there is; an even answer is not it.
+    acted(place, shown="Int8", layers=6, spoil=np.zeros_like)
+    with pytest.raises(ProofError, match=r"failed the (entry|recorded) level"):
+        build(int8)
+
+
+def test_an_engine_of_a_run_takes_the_onnx_file_that_is_proven_already(
+    place: Place, exported: Exported, trained: TrainedRun
+) -> None:
+    acted(place)
+    before = exported.certificate_file.read_bytes()
+    ended = CliRunner().invoke(app, ["export", "tiny", "--format", "trt", "--runs", str(trained.runs)])
+    assert ended.exit_code == 0, ended.stderr
+    assert "proven (full)" in ended.stderr
+    assert exported.certificate_file.read_bytes() == before
 
 
 def test_without_the_checkpoint_it_is_proven_over_the_golden_vectors(place: Place, onnx: Path) -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tinyres.export import parity
-from tinyres.export.certificate import Level, grade_of
-from tinyres.export.limits import FP16, FP32
+from tinyres.export.certificate import Grade, Level, ProofImages, grade_of
+from tinyres.export.limits import FP16, FP32, INT8, Limits
 from tinyres.export.parity import Evidence
 
 IMAGES, CLASSES = 40, 5
@@ -151,21 +151,21 @@ def test_accuracy_without_labels_is_not_proven_and_the_grade_says_numeric() -> N
     level = parity.accuracy(known, good(known), FP32)
     assert level.passed is None
     passed = Level("numeric", True, {}, {}, "")
-    assert grade_of((passed, level)) == "numeric"
-    assert grade_of((passed,)) == "full"
-    assert grade_of((passed, Level.failed("decision", ""))) == "rejected"
-    assert grade_of(()) == "rejected"
+    assert graded((passed, level)) == "numeric"
+    assert graded((passed,)) == "full"
+    assert graded((passed, Level.failed("decision", ""))) == "rejected"
+    assert graded(()) == "rejected"
 
 
 def test_a_verdict_of_numpys_own_kind_counts() -> None:
     level = Level.judged("consistency", np.False_, {}, {}, "")
     assert level.passed is False
-    assert grade_of((Level.judged("numeric", np.True_, {}, {}, ""), level)) == "rejected"
+    assert graded((Level.judged("numeric", np.True_, {}, {}, ""), level)) == "rejected"
     known = evidence(noise=0.0)  # a floor below float32's own step
     answers = known.checkpoint
     alone = looking_up(known, answers)
     level = parity.consistency(known, lambda images: alone(images) + np.float32(5), answers, (1, 4), FP32)
-    assert grade_of((level,)) == "rejected"
+    assert graded((level,)) == "rejected"
 
 
 def test_consistency_does_not_lose_a_nan() -> None:
@@ -204,3 +204,41 @@ def test_consistency_fires_for_answers_that_depend_on_the_batch(spoil: object) -
     alone = looking_up(known, answers)
     level = parity.consistency(known, lambda images: spoil(alone(images)), answers, (1, 4, 50), FP32)
     assert level.passed is False
+
+
+def graded(levels: tuple[Level, ...], limits: Limits = FP32, *, whole: bool = False) -> Grade:
+    return grade_of(levels, limits, ProofImages("imagefolder", "f", "val", 10, 5, "0", whole))
+
+
+def test_int8_is_sampled_until_every_image_was_judged() -> None:
+    passed = (Level.judged("accuracy", True, {}, {}, ""),)
+    assert graded(passed, INT8) == "sampled"
+    assert graded(passed, INT8, whole=True) == "full"
+    assert graded((*passed, Level.failed("decision", "")), INT8, whole=True) == "rejected"
+    assert graded((*passed, Level.judged("accuracy", None, {}, {}, "")), INT8, whole=True) == "numeric"
+
+
+def test_int8_without_a_calibration_passes_nothing() -> None:
+    known = evidence()
+    assert parity.numeric(known, good(known), INT8).passed is False
+    assert parity.numeric(known, good(known), replace(INT8, numeric_share=0.01)).passed is True
+
+
+def test_int8_may_differ_between_batches_by_no_more_than_from_its_checkpoint() -> None:
+    known = evidence()
+    rng = np.random.default_rng(2)
+    answers = (known.checkpoint + 0.1 * rng.standard_normal(known.checkpoint.shape)).astype(np.float32)
+    own = known.error(answers)
+    assert parity.largest_difference(known, answers, INT8) == own
+
+    def shaken(by: float) -> bool | None:
+        rows = {image.tobytes(): row for image, row in zip(known.images, answers, strict=True)}
+
+        def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            found = np.stack([rows[image.tobytes()] for image in images])
+            return found + np.float32(by * known.signal * (len(images) > 1))
+
+        return parity.consistency(known, answer, answers, (1, 3), INT8).passed
+
+    assert shaken(0.9 * own)
+    assert shaken(1.1 * own) is False

@@ -147,16 +147,16 @@ def overflow(model: onnx.ModelProto) -> None:
 
 
 SABOTAGE = {
-    "class labels reversed": (reverse_the_labels, "file"),
-    "every answer overflows": (overflow, "numeric"),
-    "batch frozen to 1": (freeze_the_batch, "file"),
-    "one weight flipped": (flip_one_weight, "numeric"),
-    "a layer scaled by 1 %": (scale_a_layer, "numeric"),
-    "mean and std swapped": (swap_mean_and_std, "numeric"),
-    "RGB read as BGR": (read_bgr, "numeric"),
-    "two classes permuted": (permute_two_classes, "numeric"),
-    "an answer that depends on its neighbours": (mix_neighbours, "file"),
-    "NaN for some pictures only": (nan_for_bright_pictures, "file"),
+    "class labels reversed": (reverse_the_labels, "file", ""),
+    "every answer overflows": (overflow, "numeric", "conv1"),
+    "batch frozen to 1": (freeze_the_batch, "file", ""),
+    "one weight flipped": (flip_one_weight, "numeric", "layer2.0.conv2"),
+    "a layer scaled by 1 %": (scale_a_layer, "numeric", "layer1.0.conv1"),
+    "mean and std swapped": (swap_mean_and_std, "numeric", "preprocess.normalized"),
+    "RGB read as BGR": (read_bgr, "numeric", "conv1"),
+    "two classes permuted": (permute_two_classes, "numeric", "logits"),
+    "an answer that depends on its neighbours": (mix_neighbours, "file", ""),
+    "NaN for some pictures only": (nan_for_bright_pictures, "file", ""),
 }
 
 
@@ -300,7 +300,7 @@ def settled(model: ResNet, spec: ModelSpec) -> ResNet:
 def test_a_spoiled_artifact_is_set_aside_with_its_report(
     name: str, trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil, level = SABOTAGE[name]
+    spoil, level, layer = SABOTAGE[name]
     target = tmp_path / "fp32.onnx"
     error = export_spoiled(trained, target, monkeypatch, spoil)
     assert error.exit_code == 3
@@ -308,6 +308,8 @@ def test_a_spoiled_artifact_is_set_aside_with_its_report(
     assert [path.name for path in tmp_path.iterdir()] == ["fp32.onnx.rejected"]
     report = json.loads((tmp_path / "fp32.onnx.rejected" / "fp32.onnx.json").read_text())
     assert report["grade"] == "rejected"
+    assert report["diverges"].startswith(f"{layer} is the first layer off") if layer else not report["diverges"]
+    assert report["diverges"] in str(error)
     with pytest.raises(ProofError, match="failed its proof"):
         read_certificate(tmp_path / "fp32.onnx.rejected" / "fp32.onnx")
 
@@ -336,6 +338,7 @@ def test_the_script_beside_a_rejected_file_shows_the_failure(
     ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert ended.returncode == 3, ended.stderr
     assert "numeric: FAILED" in ended.stdout
+    assert "layer1.0.conv1 is the first layer off" in ended.stdout
 
 
 def test_the_certificate_binds_file_checkpoint_images_and_limits(exported: Exported, trained: TrainedRun) -> None:

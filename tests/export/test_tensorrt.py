@@ -17,9 +17,12 @@ from tinyres.checkpoint import load_weights
 from tinyres.errors import ArtifactError, BackendUnavailable, ProofError, StorageError, UsageError
 from tinyres.export import tensorrt
 from tinyres.export.artifact import Exported
-from tinyres.export.onnx import onnx_from_checkpoint
+from tinyres.export.calibration import measure, whole
+from tinyres.export.onnx import describe, float_model, onnx_from_checkpoint
+from tinyres.export.quantize import quantize, rounded_tensors
 from tinyres.export.tensorrt import build_engine, inspected_precision, require_symmetric
 from tinyres.progress import Silent
+from tinyres.runtime.metadata import Target
 from tinyres.runtime.passport import BuildOptions
 from tinyres.runtime.tensorrt_library import Library, load, wrap
 
@@ -232,6 +235,61 @@ def test_what_the_library_logged_is_the_error(content: bytes) -> None:
 def test_tensorrt_itself_builds_for_no_other_gpu(content: bytes) -> None:
     with pytest.raises(UsageError, match="for the GPU at hand alone"):
         build_engine(content, recorded("10.3.0"), PLAIN, compute_capability="8.9", progress=Silent())
+
+
+@pytest.fixture(scope="module")
+def int8(trained: TrainedRun) -> bytes:
+    """With the first layer in float32."""
+    return quantized(trained, "tensorrt", ("conv1",))
+
+
+def quantized(trained: TrainedRun, target: Target, kept: tuple[str, ...] = ()) -> bytes:
+    checkpoint = load_weights(trained.best)
+    model = float_model(checkpoint)
+    names = rounded_tensors(model, target=target)
+    images = np.array(trained.started.dataset.train.images)
+    measured = measure(onnx_from_checkpoint(checkpoint), names, images, progress=Silent())
+    ranges = {name: whole(histogram, symmetric=True) for name, histogram in measured.items()}
+    means = {name: histogram.means for name, histogram in measured.items()}
+    model = quantize(model, ranges, means, target=target, kept=kept)
+    return describe(model, checkpoint, "int8", target=target)
+
+
+@pytest.mark.parametrize("capability", ["8.6", "8.9", "12.0"])
+def test_rtx_builds_real_int8_engines_with_the_layers_of_the_file(rtx: Library, int8: bytes, capability: str) -> None:
+    built = build_engine(int8, rtx, PLAIN, compute_capability=capability, progress=Silent())
+    assert "6 layers typed as int8, 1 as fp32" in built.precision_proof
+    assert built.int8_layers == 6
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_int8_that_was_widened_is_no_engine(int8: bytes, version: str) -> None:
+    known = recorded(version)
+    assert "6 layers" in build_engine(int8, known, PLAIN, progress=Silent()).precision_proof
+    flags = [call[1] for call in calls(known, "IBuilderConfig") if call[0] == "set_flag"]
+    assert (getattr(known.module.BuilderFlag, "INT8", None) in flags) is (version == "8.6.1")
+    with pytest.raises(ProofError, match="took 0 layers as int8, and the file has 6"):
+        build_engine(int8, recorded(version, widen=True), PLAIN, progress=Silent())
+
+
+def test_rtx_refuses_int8_for_turing_which_has_no_float32_for_the_rest(rtx: Library, int8: bytes) -> None:
+    with pytest.raises(UsageError, match=r"no float32 matrices on Turing \(7\.5\)"):
+        build_engine(int8, rtx, PLAIN, compute_capability="7.5", progress=Silent())
+
+
+def test_int8_for_a_cpu_is_refused_with_the_fix(trained: TrainedRun) -> None:
+    with pytest.raises(ArtifactError, match="unsigned or not centred") as caught:
+        build_engine(quantized(trained, "cpu"), recorded("10.3.0"), PLAIN, progress=Silent())
+    assert caught.value.hint == "tinyres export --precision int8 --target tensorrt"
+
+
+def test_the_inspector_must_show_as_many_int8_layers_as_the_file_has() -> None:
+    layer = {"LayerType": "CaskConvolution", "Weights": {"Type": "Int8", "Count": 432}}
+    other = {"LayerType": "CaskConvolution", "Weights": {"Type": "Float", "Count": 432}}
+    text = json.dumps({"Layers": [other, layer, layer]})
+    assert inspected_precision(text, "int8", 2) == "the inspector shows int8 in 2 layers"
+    with pytest.raises(ProofError, match="computes 2 layers in int8, and the file has 3"):
+        inspected_precision(text, "int8", 3)
 
 
 @pytest.mark.parametrize(("zero", "kind"), [(3, np.int8), (0, np.uint8)])

@@ -10,7 +10,7 @@ import typer
 from tinyres.cli.root import RUNS, Cache, ModelArgument, OtherData, Runs, app, echo
 from tinyres.command import command
 from tinyres.console import Console
-from tinyres.errors import BackendUnavailable
+from tinyres.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
     from tinyres.export.artifact import Exported
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tinyres.runs import Model
 
 ENGINES = "Engines (--format trt)"
+INT8 = "Calibration (--precision int8)"
 
 
 @command(app)
@@ -26,13 +27,26 @@ def export(
     out: Console,
     model: ModelArgument = None,
     format_: Annotated[str, typer.Option("--format", help="onnx, trt or triton.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.", show_default="fp32")] = None,
     batch: Annotated[str | None, typer.Option(help="Least:usual:most, all proven.", show_default="1:32:256")] = None,
     proof_images: Annotated[int | None, typer.Option(min=1, help="Judged on so many.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Else the run's export folder.")] = None,
     data: OtherData = None,
     runs: Runs = RUNS,
     cache: Cache = None,
+    target: Annotated[
+        str | None, typer.Option(help="cpu, cuda or tensorrt: what can fuse it.", rich_help_panel=INT8)
+    ] = None,
+    calibration_images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Training pictures to measure on.", show_default="512", rich_help_panel=INT8),
+    ] = None,
+    max_accuracy_drop: Annotated[
+        float | None, typer.Option(help="In points: the fastest file that loses no more.", rich_help_panel=INT8)
+    ] = None,
+    reduced_range: Annotated[
+        bool, typer.Option("--reduced-range", help="For CPUs without VNNI: weights in 7 bits.", rich_help_panel=INT8)
+    ] = False,
     runtime: Annotated[str, typer.Option(help="auto, trt or rtx.", rich_help_panel=ENGINES)] = "auto",
     compute_capability: Annotated[
         str | None, typer.Option(help="Of another GPU (rtx): 8.9, 12.0, ...", rich_help_panel=ENGINES)
@@ -59,19 +73,28 @@ def export(
     MODEL may be a proven .onnx file for trt and triton: then neither checkpoint nor PyTorch is needed.
     """
     from tinyres.errors import require_choice
-    from tinyres.export.options import parse_batches
+    from tinyres.export.options import Int8Options, parse_batches
     from tinyres.runs import find_model
 
     require_choice("format", format_, ["onnx", "trt", "triton"])
-    require_choice("precision", precision, ["fp32", "fp16", "bf16"])
+    if precision is not None:
+        require_choice("precision", precision, ["fp32", "fp16", "bf16", "int8"])
+    if target is not None:
+        require_choice("target", target, ["cpu", "cuda", "tensorrt"])
+    calibration: dict[str, object] = {"target": target, "images": calibration_images, "reduced": reduced_range or None}
+    calibration["most_drop"] = None if max_accuracy_drop is None else max_accuracy_drop / 100
+    asked = {name: value for name, value in calibration.items() if value is not None}
+    if asked and precision != "int8":
+        raise UsageError("nothing is calibrated but int8", hint="--precision int8, or leave these options out")
     require_choice("runtime", runtime, ["auto", "trt", "rtx"])
     batches = parse_batches(batch) if batch is not None else None
     chosen = echo(out, find_model(model, runs))
-    from tinyres.export.formats import EngineRequest, Request, export_model
+    from tinyres.export.formats import EngineRequest, Request, export_model, usual_target
 
     request = Request(
         format_,  # type: ignore[arg-type]
         precision,  # type: ignore[arg-type]
+        Int8Options(**{"target": usual_target(format_), **asked}) if asked else None,  # type: ignore[arg-type]
         batches,
         folder,
         proof_images,
@@ -115,7 +138,8 @@ def told(written: "Exported | Repository", chosen: "Model") -> tuple[object, str
     else:
         verdict = f"proven ({certificate.grade})"
         next_ = f"tinyres bench {chosen.name}" if chosen.run else f"tinyres verify {written.path}"
-    text = f"{written.path}: {verdict}\n{levels_text(certificate.levels)}\nnext: {next_}"
+    calibration = f"\n  {'ranges':12} {certificate.calibration}" if certificate.calibration else ""
+    text = f"{written.path}: {verdict}{calibration}\n{levels_text(certificate.levels)}\nnext: {next_}"
     return {"artifact": str(written.path), "certificate": certificate}, text
 
 

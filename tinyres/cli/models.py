@@ -99,6 +99,9 @@ def bench(
     batch: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "1,32",
     quick: Annotated[bool, typer.Option("--quick", help="A third of the time, wider intervals.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="For each; else all cores.")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="For accuracy, however long it takes.", show_default="1000, or fewer")
+    ] = None,
     data: OtherData = None,
     runs: Runs = RUNS,
     cache: Cache = None,
@@ -124,6 +127,7 @@ def bench(
         batches=sizes,
         effort=schedule.QUICK if quick else schedule.DEFAULT,
         threads=threads,
+        images=images,
         command=command_line(),
         progress=out,
     )

@@ -14,6 +14,7 @@ from tinyres.runtime.metadata import stored_precision
 from tinyres.runtime.runner import Runner
 
 if TYPE_CHECKING:
+    from tinyres.runtime.metadata import Target
     from tinyres.runtime.runner import Backend
 
 
@@ -30,19 +31,26 @@ class BackendInfo:
     """Of the files it opens."""
     distribution: str = ""
     """What must be installed where several offer the same import; empty: any."""
+    int8: Target = "cpu"
+    """How int8 is laid out for it."""
 
 
 BACKENDS = {
     "onnxruntime-cpu": BackendInfo("tinyres.runtime.onnxruntime_cpu", "onnxruntime", "cpu", ".onnx"),
     "onnxruntime-cuda": BackendInfo(
-        "tinyres.runtime.onnxruntime_cuda", "onnxruntime", "gpu", ".onnx", distribution="onnxruntime-gpu"
+        "tinyres.runtime.onnxruntime_cuda", "onnxruntime", "gpu", ".onnx", distribution="onnxruntime-gpu", int8="cuda"
     ),
     "onnxruntime-tensorrt": BackendInfo(
-        "tinyres.runtime.onnxruntime_tensorrt", "onnxruntime", "gpu", ".onnx", distribution="onnxruntime-gpu"
+        "tinyres.runtime.onnxruntime_tensorrt",
+        "onnxruntime",
+        "gpu",
+        ".onnx",
+        distribution="onnxruntime-gpu",
+        int8="tensorrt",
     ),
     "openvino": BackendInfo("tinyres.runtime.openvino_cpu", "openvino", "openvino", ".onnx"),
-    "tensorrt": BackendInfo("tinyres.runtime.tensorrt", "tensorrt", "trt", ".engine"),
-    "tensorrt-rtx": BackendInfo("tinyres.runtime.tensorrt_rtx", "tensorrt_rtx", "rtx", ".engine"),
+    "tensorrt": BackendInfo("tinyres.runtime.tensorrt", "tensorrt", "trt", ".engine", int8="tensorrt"),
+    "tensorrt-rtx": BackendInfo("tinyres.runtime.tensorrt_rtx", "tensorrt_rtx", "rtx", ".engine", int8="tensorrt"),
     "pytorch": BackendInfo("tinyres.runtime.pytorch", "torch", "train", ".safetensors"),
 }
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Stored = Literal["fp32", "fp16", "bf16", "int8"]
+Target = Literal["cpu", "cuda", "tensorrt"]
+"""What an int8 file is laid out for: backends differ in what they fuse."""
 KEY = "tinyres"
 SCHEMA = 1
 
@@ -39,6 +41,8 @@ class ArtifactMetadata:
     recipe: str
     data_kind: str
     """`shapes` marks a toy."""
+    target: Target | None = None
+    """Of int8."""
 
 
 def read_artifact(path: Path) -> tuple[bytes, ArtifactMetadata]:
@@ -47,14 +51,19 @@ def read_artifact(path: Path) -> tuple[bytes, ArtifactMetadata]:
         content = path.read_bytes()
     except OSError as exc:
         raise ArtifactError(f"cannot read {path}: {exc.strerror or exc}") from exc
-    try:
-        properties = dict(_properties(content))
-    except (IndexError, ValueError) as exc:
-        raise ArtifactError(f"{path} is not an ONNX model: {exc}") from exc
-    metadata = read_metadata(properties, place=str(path))
+    metadata = metadata_of(content, place=str(path))
     if metadata.input != "image":
         raise ArtifactError(f"{path} takes float tensors, not pictures", hint="export it with --input image")
     return content, metadata
+
+
+def metadata_of(content: bytes, *, place: str = "the file") -> ArtifactMetadata:
+    """What the bytes of an ONNX file say of it; errors call it `place`. Errors: ArtifactError."""
+    try:
+        properties = dict(_properties(content))
+    except (IndexError, ValueError) as exc:
+        raise ArtifactError(f"{place} is not an ONNX model: {exc}") from exc
+    return read_metadata(properties, place=place)
 
 
 def stored_precision(path: Path) -> Stored | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +14,14 @@ from tinyres.runtime.metadata import read_artifact
 from tinyres.runtime.runner import Number, Precision
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
+    from tinyres.runtime.metadata import ArtifactMetadata
     from tinyres.spec import ModelSpec
 
 PROVIDER = "CPUExecutionProvider"
+INT8_LAYERS = ("QLinearConv", "QGemm")
+"""What it calls layers that it computes in int8."""
 
 
 class OnnxRuntimeCpu:
@@ -48,6 +51,13 @@ class OnnxRuntimeCpu:
 def open_backend(path: Path, *, threads: int | None) -> OnnxRuntimeCpu:
     """Load an ONNX artifact. Errors: ArtifactError; BackendUnavailable for bf16, which it does not compute."""
     content, metadata = read_artifact(path)
+    return open_content(content, metadata, str(path), threads=threads)
+
+
+def open_content(
+    content: bytes, metadata: ArtifactMetadata, place: str, *, threads: int | None = None
+) -> OnnxRuntimeCpu:
+    """As `open_backend` for the bytes of a file, called `place` in errors."""
     if metadata.precision == "bf16":
         raise BackendUnavailable(
             "ONNX Runtime's CPU provider has no bf16 arithmetic", hint="OpenVINO has: pip install 'tinyres[openvino]'"
@@ -55,9 +65,26 @@ def open_backend(path: Path, *, threads: int | None) -> OnnxRuntimeCpu:
     options = quiet_options()
     if threads is not None:
         options.intra_op_num_threads = threads
-    session = open_session(content, path, [PROVIDER], options)
-    compute: Number = "int8" if metadata.precision == "int8" else "fp32"
+    compute: Number = "fp32"
+    if metadata.target == "cpu":
+        compute = "int8"
+    elif metadata.precision == "int8":
+        # It has no kernels for layouts of GPUs, and rewriting the graph in search of some only changes the rounding.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = open_session(content, place, [PROVIDER], options)
     return OnnxRuntimeCpu(session, metadata.spec, Precision(storage=metadata.precision, compute=compute))
+
+
+def count_int8(content: bytes) -> int:
+    """How many layers of an int8 file ONNX Runtime computes in int8 here, by the graph that it makes of it."""
+    import onnx
+
+    options = quiet_options()
+    with tempfile.TemporaryDirectory(prefix="tinyres-graph-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        options.optimized_model_filepath = str(path)
+        open_session(content, "the file", [PROVIDER], options)
+        return sum(node.op_type in INT8_LAYERS for node in onnx.load(path).graph.node)
 
 
 def quiet_options() -> Any:
@@ -67,7 +94,7 @@ def quiet_options() -> Any:
     return options
 
 
-def open_session(content: bytes, path: Path, providers: list[Any], options: Any) -> Any:
+def open_session(content: bytes, path: Path | str, providers: list[Any], options: Any) -> Any:
     """A session on the first of `providers` for the file `path`, whose bytes are `content`.
 
     Errors: ArtifactError for a file that the library does not load; BackendUnavailable if it took another provider.

@@ -12,7 +12,7 @@ import onnxruntime
 from tinyres.errors import ArtifactError, BackendUnavailable
 from tinyres.runtime.metadata import read_artifact
 from tinyres.runtime.onnxruntime_cpu import first_line, open_session, quiet_options
-from tinyres.runtime.runner import Precision
+from tinyres.runtime.runner import Number, Precision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +86,10 @@ def open_gpu(path: Path, name: str, provider: str, settings: dict[str, str], *, 
             f"{provider} does not run all of {path.name} here: {exc}",
             hint="it needs the CUDA, cuDNN and for TensorRT also TensorRT libraries that this version was built with",
         ) from exc
-    precision = Precision(metadata.precision, metadata.precision)
+    compute: Number = metadata.precision
+    if compute == "int8" and provider == PROVIDER:
+        compute = "fp32"  # it rounds between layers, and has no int8 kernels for them
+    precision = Precision(metadata.precision, compute)
     return OnnxRuntimeGpu(name, session, metadata.spec, precision, most=most)
 
 

@@ -84,7 +84,7 @@ def provider_settings(path: Path, device: Device, tensorrt: str) -> dict[str, st
         "trt_profile_opt_shapes": shapes[1],
         "trt_profile_max_shapes": shapes[2],
         "trt_fp16_enable": "0",
-        "trt_int8_enable": "0",
+        "trt_int8_enable": "1" if metadata.precision == "int8" else "0",
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(folder),
         "trt_timing_cache_enable": "1",

@@ -84,6 +84,7 @@ class Passport:
         """The command that builds it again."""
         words = ["tinyres export", self.metadata.run, "--format trt --runtime"]
         words += ["trt"] if self.library == "tensorrt" else ["rtx"]
+        words += [] if self.metadata.precision == "fp32" else ["--precision", self.metadata.precision]
         words += [] if self.gpu else ["--compute-capability", self.compute_capability]
         return " ".join([*words, "--batch", ":".join(map(str, self.options.batches))])
 
@@ -136,7 +137,7 @@ def require_proven(engine: Path) -> None:
         grade = json.loads(sidecar_path(engine).read_bytes())["grade"]
     except (OSError, ValueError, KeyError, TypeError):
         grade = "none"
-    if grade not in ("full", "numeric"):
+    if grade not in ("full", "sampled", "numeric"):
         raise ProofError(
             f"{engine.name} is not proven (grade {grade})",
             hint=f"tinyres verify {engine}, on a machine with its GPU",
