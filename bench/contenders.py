@@ -28,6 +28,8 @@ class Contender:
     """`reference`, or the certificate's grade."""
     absent: str
     """Why it cannot take part; empty if it can."""
+    warning: str = ""
+    """What to know of its figures."""
 
     @property
     def name(self) -> str:
@@ -83,4 +85,8 @@ def _contender(name: str, path: Path, model: Model) -> Contender:
         absent = "ONNX Runtime's CPU provider has no bf16 arithmetic"
     if model.run is not None and certificate.checkpoint_sha256 != sha256_of(model.run.weights):
         absent = f"exported from an earlier checkpoint (tinyres export {model.name})"
-    return Contender(name, path, sha256_of(path), certificate.grade, absent)
+    warning = ""
+    target = BACKENDS[name].int8
+    if (calibration := certificate.calibration) and (calibration.asked.target == "cpu") != (target == "cpu"):
+        warning = f"its int8 is laid out for {calibration.asked.target}, not for {target} (--target {target})"
+    return Contender(name, path, sha256_of(path), certificate.grade, absent, warning)

@@ -50,13 +50,20 @@ def batches_of(results: Results) -> list[int]:
     return sorted({measured.batch for row in results.rows for measured in row.measurements})
 
 
-HEADINGS = ("contender", "p50", "p95", "images/s", "vs PyTorch", "top-1", "proof")
+def find_baseline(results: Results) -> Row | None:
+    """What the others are compared with: the checkpoint, else the first in float32, else the first."""
+    rows = [row for row in results.rows if row.status == "ok"]
+    reference = [row for row in rows if row.proof == "reference"]
+    floats = [row for row in rows if row.precision is not None and row.precision.storage == "fp32"]
+    return next(iter([*reference, *floats, *rows]), None)
 
 
 def table(results: Results, batch: int, *, intervals: bool) -> list[tuple[str, ...]]:
     """Headings and one line of cells for every contender that was measured at `batch`."""
-    baseline = next((_at(row, batch) for row in results.rows if row.proof == "reference" and row.status == "ok"), None)
-    rows: list[tuple[str, ...]] = [HEADINGS]
+    compared = find_baseline(results)
+    baseline = _at(compared, batch) if compared else None
+    ratio = "ratio" if compared is None or compared.proof != "reference" else "vs PyTorch"
+    rows: list[tuple[str, ...]] = [("contender", "p50", "p95", "images/s", ratio, "top-1", "proof")]
     for row in results.rows:
         measured = _at(row, batch)
         if row.status != "ok" or measured is None:
@@ -98,6 +105,9 @@ def _at(row: Row, batch: int) -> Measurement | None:
 def notes(results: Results) -> list[str]:
     """What a reader must know beside the tables: who is missing and why, on how many images, cold start, sizes."""
     found = [f"{row.name}: {row.status}: {row.reason}" for row in results.rows if row.status != "ok"]
+    found += [f"{row.name}: {row.warning}." for row in results.rows if row.warning and row.status == "ok"]
+    if (compared := find_baseline(results)) is not None and compared.proof != "reference":
+        found.append(f"The ratio is to {compared.name}.")
     judged = next((row.accuracy for row in results.rows if row.accuracy), None)
     if judged:
         found.append(
@@ -131,7 +141,7 @@ def terminal(results: Results) -> str:
         blocks.append(TOY.replace("`", ""))
     for batch in batches_of(results):
         rows = table(results, batch, intervals=False)
-        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         blocks.append("\n".join([f"batch {batch}", *lines]))
     blocks.append("\n".join(textwrap.fill(note, 80, subsequent_indent="  ") for note in notes(results)))

@@ -63,6 +63,8 @@ class Row:
     """Of the contender's process, after all its work."""
     accuracy: Accuracy | None
     measurements: list[Measurement]
+    warning: str = ""
+    """What to know of its figures."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,15 +64,22 @@ def run_bench(
     effort: Effort = schedule.DEFAULT,
     command: str,
     threads: int | None = None,
+    images: int | None = None,
     progress: Progress,
 ) -> Results:
-    """Measure every contender that is not absent. A contender that fails costs its own row only."""
+    """Measure every contender that is not absent. A contender that fails costs its own row only.
+
+    Accuracy is over `images`; without a number, over as many of IMAGES as the slowest answers in time.
+    """
     started = time.monotonic()
     threads = threads or environment.usable_cores()
     present = [contender for contender in contenders if not contender.absent]
+    for contender in present:
+        if contender.warning:
+            progress.warn(f"{contender.name}: {contender.warning}")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tinyres-bench-")))
-        images, labels = _pictures(dataset, folder)
+        pictures, labels = _pictures(dataset, folder, images or IMAGES)
         lanes: list[_Lane] = []
         with progress.task("opening contenders", len(present), "contenders") as task:
             for contender in present:  # one after the other, so that no cold start pays for another's
@@ -84,11 +91,11 @@ def run_bench(
                         path=str(lane.contender.path),
                         backend=lane.contender.backend,
                         threads=threads,
-                        images=str(images),
+                        images=str(pictures),
                         limit_s=OPEN_LIMIT_S,
                     )
                 task.advance(1, lane.contender.name)
-        _judge(lanes, labels, folder, progress)
+        _judge(lanes, labels, folder, limit_s=None if images else ACCURACY_S, progress=progress)
         _measure(lanes, batches, effort, progress)
         for lane in _running(lanes):
             with _costs_its_row(lane):
@@ -109,8 +116,8 @@ def run_bench(
     )
 
 
-def _pictures(dataset: Dataset, folder: Path) -> tuple[Path, NDArray[np.int64]]:
-    chosen = dataset.val.spread(IMAGES)
+def _pictures(dataset: Dataset, folder: Path, count: int) -> tuple[Path, NDArray[np.int64]]:
+    chosen = dataset.val.spread(count)
     # A slow contender judges only the first of them: in an order of the classes it would see few classes.
     order = np.random.default_rng(0).permutation(len(chosen))
     path = folder / "images.npy"
@@ -130,16 +137,25 @@ def _costs_its_row(lane: _Lane) -> Iterator[None]:
         lane.failure = str(exc)
 
 
-def _judge(lanes: list[_Lane], labels: NDArray[np.int64], folder: Path, progress: Progress) -> None:
+def _judge(
+    lanes: list[_Lane], labels: NDArray[np.int64], folder: Path, *, limit_s: float | None, progress: Progress
+) -> None:
     """Accuracy of every contender over the same pictures: as many as the slowest can answer in time."""
     slowest = max((lane.opened["first_s"] for lane in _running(lanes)), default=0.0)
-    # The first answer is slower than the rest, so this is on the safe side.
-    count = min(len(labels), max(LEAST_IMAGES, int(ACCURACY_S / max(slowest, 1e-6))))
+    count = len(labels)
+    if limit_s is not None:  # the first answer is slower than the rest, so this is on the safe side
+        count = min(count, max(LEAST_IMAGES, int(limit_s / max(slowest, 1e-6))))
     with progress.task("accuracy", len(_running(lanes)), "contenders") as task:
         for number, lane in enumerate(_running(lanes)):
             with _costs_its_row(lane):
                 out = folder / f"answers-{number}.npy"
-                lane.worker.ask("answer", count=count, batch=ACCURACY_BATCH, out=str(out), limit_s=10 * ACCURACY_S)
+                lane.worker.ask(
+                    "answer",
+                    count=count,
+                    batch=ACCURACY_BATCH,
+                    out=str(out),
+                    limit_s=10 * max(limit_s or 0.0, ACCURACY_S, count * slowest),
+                )
                 lane.accuracy = accuracy_of(np.load(out), labels[:count])
             task.advance(1, lane.contender.name)
 
@@ -187,6 +203,7 @@ def _row(lane: _Lane) -> Row:
         peak_memory_bytes=lane.peak_bytes,
         accuracy=lane.accuracy,
         measurements=[Measurement(batch, lane.warm[batch]["runs"], blocks) for batch, blocks in lane.blocks.items()],
+        warning=contender.warning,
     )
 
 

@@ -22,7 +22,7 @@ from tinyres.export.artifact import Exported
 from tinyres.progress import Silent
 from tinyres.runs import find_model
 from tinyres.runtime.fake import FakeBackend
-from tinyres.runtime.runner import Runner
+from tinyres.runtime.runner import Precision, Runner
 
 SHORT = Effort(seconds=0.2, runs=12, limit_s=2.0, limit_runs=4, rounds=2)
 
@@ -87,6 +87,16 @@ def test_the_terminal_table_fits_eighty_columns(results: Results) -> None:
     assert max(len(line) for line in lines if " ms" in line and ":" not in line) <= 80
 
 
+def test_without_the_checkpoint_the_others_are_compared_with_float32(results: Results) -> None:
+    others = replace(results, rows=[row for row in results.rows if row.backend != "pytorch"])
+    halves = replace(others.rows[0], name="half", precision=Precision("fp16", "fp32"))
+    shown = terminal(replace(others, rows=[halves, *others.rows]))
+    lines = [line.split() for line in shown.splitlines()]
+    assert next(line for line in lines if line[:1] == ["contender"])[4] == "ratio"
+    assert "The ratio is to onnxruntime-cpu fp32." in shown
+    assert next(line for line in lines if line[:2] == ["onnxruntime-cpu", "fp32"])[7] == "1"
+
+
 def test_a_toy_says_so(results: Results) -> None:
     assert "a toy" in markdown(replace(results, data_kind="shapes"))
     assert "a toy" not in markdown(results)
@@ -117,8 +127,30 @@ def test_an_artifact_of_an_earlier_checkpoint_takes_no_part(
 
 
 def test_a_slow_contender_still_judges_every_class(trained: TrainedRun, tmp_path: Path) -> None:
-    _, labels = bench_run._pictures(trained.started.dataset, tmp_path)
+    _, labels = bench_run._pictures(trained.started.dataset, tmp_path, bench_run.IMAGES)
     assert set(labels[:8].tolist()) == {0, 1, 2}
+
+
+def test_accuracy_is_over_as_many_pictures_as_were_asked_for_and_else_as_there_is_time(
+    exported: Exported, trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_run, "ACCURACY_S", 0.0)
+    monkeypatch.setattr(bench_run, "LEAST_IMAGES", 5)
+    contenders = find_contenders(find_model("tiny", trained.runs), ["onnxruntime-cpu"])
+    for asked, wanted in ((None, 5), (12, 12), (10_000, 15)):
+        results = run_bench(
+            contenders,
+            trained.started.dataset,
+            run="tiny",
+            batches=(1,),
+            effort=SHORT,
+            images=asked,
+            command="",
+            progress=Silent(),
+        )
+        (row,) = results.rows
+        assert row.accuracy is not None
+        assert row.accuracy.images == wanted
 
 
 def test_a_backend_without_a_file_is_listed_with_the_reason(trained: TrainedRun, tmp_path: Path) -> None:
