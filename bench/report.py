@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from tinyres import records
-from tinyres.bench.statistics import median, percentile, speedup
+from tinyres.bench.statistics import median, quantile, speedup
 from tinyres.files import write_text
 from tinyres.units import milliseconds, size
 
@@ -38,6 +38,7 @@ def markdown(results: Results) -> str:
     lines += [f"- {note}" for note in notes(results)]
     lines += [
         f"- Latency: {results.scope}; {results.threads} threads each; one process a contender, blocks in turns.",
+        "- In brackets: 95 % intervals of percentiles, whatever the distribution; 99 % of ratios, over the rounds.",
         f"- {machine}, Python {env.python}; {packages}.",
         f"- `{results.command}`, {results.created}.",
         "",
@@ -62,21 +63,20 @@ def table(results: Results, batch: int, *, intervals: bool) -> list[tuple[str, .
     """Headings and one line of cells for every contender that was measured at `batch`."""
     compared = find_baseline(results)
     baseline = _at(compared, batch) if compared else None
-    ratio = "ratio" if compared is None or compared.proof != "reference" else "vs PyTorch"
-    rows: list[tuple[str, ...]] = [("contender", "p50", "p95", "images/s", ratio, "top-1", "proof")]
+    shares = (0.5, 0.9, 0.95, 0.99) if intervals else (0.5, 0.95)
+    names = [f"p{share * 100:.0f}" for share in shares]
+    rows: list[tuple[str, ...]] = [("contender", *names, "img/s", "ratio", "top-1", "proof")]
     for row in results.rows:
         measured = _at(row, batch)
         if row.status != "ok" or measured is None:
             continue
-        p50 = median(measured.samples_s)
-        p95 = percentile(measured.samples_s, 0.95)
+        samples = measured.samples_s
         accuracy = f"{row.accuracy.top1:.1%}" if row.accuracy else "-"
         rows.append(
             (
                 row.name,
-                milliseconds(p50),
-                milliseconds(p95) if p95 is not None else "too few",
-                f"{batch / p50:,.0f}",
+                *(_percentile(samples, share, intervals=intervals) for share in shares),
+                f"{batch / median(samples):,.0f}",
                 "1" if measured is baseline else _ratio(measured, baseline, intervals=intervals),
                 accuracy,
                 "-" if row.proof == "reference" else row.proof,
@@ -85,12 +85,20 @@ def table(results: Results, batch: int, *, intervals: bool) -> list[tuple[str, .
     return rows
 
 
+def _percentile(samples: list[float], share: float, *, intervals: bool) -> str:
+    found = quantile(samples, share)
+    if found is None:
+        return "too few" if share > 0.5 else milliseconds(median(samples))
+    between = f" ({milliseconds(found.low)} to {milliseconds(found.high)})" if intervals else ""
+    return milliseconds(found.value) + between
+
+
 def _ratio(measured: Measurement, baseline: Measurement | None, *, intervals: bool) -> str:
     if baseline is None:
         return "-"
     ratio = speedup(_seconds(measured), _seconds(baseline))
     if not ratio.significant:
-        return "not sign."
+        return "n.s."
     return f"{ratio.value:.2f}x" + (f" ({ratio.low:.2f} to {ratio.high:.2f})" if intervals else "")
 
 
@@ -106,8 +114,8 @@ def notes(results: Results) -> list[str]:
     """What a reader must know beside the tables: who is missing and why, on how many images, cold start, sizes."""
     found = [f"{row.name}: {row.status}: {row.reason}" for row in results.rows if row.status != "ok"]
     found += [f"{row.name}: {row.warning}." for row in results.rows if row.warning and row.status == "ok"]
-    if (compared := find_baseline(results)) is not None and compared.proof != "reference":
-        found.append(f"The ratio is to {compared.name}.")
+    if (compared := find_baseline(results)) is not None:
+        found.append(f"The ratio is to {compared.name}; n.s.: not significant.")
     judged = next((row.accuracy for row in results.rows if row.accuracy), None)
     if judged:
         found.append(

@@ -21,8 +21,8 @@ class Effort:
     limit_s: float
     limit_runs: int
     """... this time is over and at least so many runs are made."""
-    rounds: int = 4
-    """Blocks a contender and batch size."""
+    rounds: int = 8
+    """Blocks a contender and batch size: what a ratio's interval is over."""
 
 
 DEFAULT = Effort(seconds=3.0, runs=100, limit_s=60.0, limit_runs=15)

@@ -317,6 +317,6 @@ def _newest(runs: Path) -> Run:
     if not usable:
         raise UsageError(
             f"there is no finished run in {runs}",
-            hint="tinyres train, or name a model (`nano` comes with tinyres)",
+            hint="tinyres train, or name a model (`nano` comes with tinyres, `demo` is the demo's)",
         )
     return max(usable)[2]
