@@ -202,10 +202,11 @@ class _Network:
         )
         return content, record, lost
 
-    def _write(self, kept: Collection[str], method: str, *, reduced: bool) -> bytes:
+    def _write(self, kept: Collection[str], method: str, *, reduced: bool, outputs: bool = True) -> bytes:
         target = self._asked.target
         means = {name: histogram.means for name, histogram in self._histograms.items()}
-        model = quantize(self._model, self._ranges[method], means, target=target, kept=kept, reduced=reduced)
+        ranges = self._ranges[method]
+        model = quantize(self._model, ranges, means, target=target, kept=kept, reduced=reduced, outputs=outputs)
         return describe(model, self._checkpoint, "int8", target=target)
 
     def _answers(self, content: bytes, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -245,14 +246,17 @@ class _Network:
         return tried, chosen
 
     def _try_layers(self) -> tuple[LayerError, ...]:
-        """The error of each layer when it alone is in int8."""
+        """The error of each layer when it alone is in int8: that of its weights and its input, not of its output.
+
+        That one is the next layer's, and stays rounded if this layer goes back to float32.
+        """
         names, work = layers_of(self._model), work_of(self._model)
         images = self._pictures.held_out[:SENSITIVITY_IMAGES]
         found = []
         with self._progress.task("trying layers", len(names), "layers") as task:
             for name in names:
                 others = [other for other in names if other != name]
-                content = self._write(others, self._chosen.method, reduced=self._chosen.reduced)
+                content = self._write(others, self._chosen.method, reduced=self._chosen.reduced, outputs=False)
                 found.append(LayerError(name, self._error(self._answers(content, images)), work[name], kept=False))
                 task.advance(1, name)
         return tuple(found)

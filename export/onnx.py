@@ -23,7 +23,7 @@ OPERATIONS = frozenset(
     {"Add", "Cast", "Conv", "Div", "Flatten", "Gemm", "GlobalAveragePool", "Relu", "Softmax", "Sub", "Transpose"}
 )
 """All that a graph of ours may hold: no Dropout, no BatchNormalization, no arithmetic on shapes."""
-QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
+QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear", "LeakyRelu"})
 """And int8 beside them."""
 
 

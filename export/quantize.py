@@ -67,17 +67,24 @@ def quantized_layers(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type in LAYERS and node.input[1] in restored]
 
 
-def rounded_tensors(model: onnx.ModelProto, *, target: Target, kept: Collection[str] = ()) -> list[str]:
+def rounded_tensors(
+    model: onnx.ModelProto, *, target: Target, kept: Collection[str] = (), outputs: bool = True
+) -> list[str]:
     """The activations that are rounded if the layers `kept` stay in float32, in the order they are computed.
 
-    These are the inputs of the layers in int8, and the sides of the sums that follow one.
+    These are the inputs of the layers in int8, and the sides of the sums that follow one. On a CPU also their
+    `outputs`: ONNX Runtime computes no convolution in int8 whose answer it is not told to round.
     """
+    relus = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "Relu"}
     rounded: set[str] = set()
     for node in model.graph.node:
         if node.op_type in LAYERS and node.name not in kept:
             rounded.add(node.input[0])
+            if outputs and target == "cpu" and node.op_type == "Conv":
+                rounded.add(relus.get(node.output[0], node.output[0]))
         elif node.op_type == "Add" and node.input[0] not in kept:  # the convolution, then the skip
-            rounded.update(node.input if target == "cpu" else node.input[1:])
+            sides = node.input if target == "cpu" else node.input[1:]
+            rounded.update(side for side in sides if side not in kept)
     return [node.output[0] for node in model.graph.node if node.output[0] in rounded]
 
 
@@ -89,17 +96,21 @@ def quantize(
     target: Target,
     kept: Collection[str] = (),
     reduced: bool = False,
+    outputs: bool = True,
 ) -> onnx.ModelProto:
     """The float32 `model` with all layers but `kept` in int8.
 
     `ranges` and `means` (C,) by channel are of the tensors in `rounded_tensors`. `reduced` stores weights in seven
-    bits, for processors whose 16-bit sums of products overflow.
+    bits, for processors whose 16-bit sums of products overflow. `outputs` as in `rounded_tensors`.
     """
     writer = _Writer(model, target, most=63 if reduced else 127)
-    rounded = set(rounded_tensors(model, target=target, kept=kept))
+    floats = {node.output[0]: node.input[0] for node in model.graph.node if node.name in kept}
+    rounded = set(rounded_tensors(model, target=target, kept=kept, outputs=outputs))
     for node in model.graph.node:
         if node.op_type in LAYERS and node.name not in kept:
             writer.layer(node, means[node.input[0]])
+        elif node.op_type == "Relu" and writer.is_rounded(floats.get(node.input[0], "")):
+            writer.keep_float(node)
         else:
             writer.copy(node)
         if node.output[0] in rounded:
@@ -124,6 +135,18 @@ class _Writer:
         inputs = [node.input[0], *(replaced or node.input[1:])]
         added.input[:] = [f"{name}.rounded" if name in self._scales else name for name in inputs]
         self._nodes.append(added)
+
+    def is_rounded(self, name: str) -> bool:
+        """Whether what reads the tensor reads its rounded values."""
+        return name in self._scales
+
+    def keep_float(self, node: onnx.NodeProto) -> None:
+        """Add the Relu of a layer that stays in float32 though what it reads is rounded.
+
+        ONNX Runtime takes a Relu into the rounding after it, then finds the layer between two roundings, and makes int8
+        of its weights too. A LeakyRelu without a leak is the same function, and stands in the way.
+        """
+        self._add("LeakyRelu", [node.input[0]], node.output[0], alpha=0.0)
 
     def layer(self, node: onnx.NodeProto, means: NDArray[np.float64]) -> None:
         """Add a layer with its weights in int8."""

@@ -20,6 +20,7 @@ from tinyres.export.onnx import check_file, describe, float_model, onnx_from_che
 from tinyres.export.quantize import layers_of, quantize, quantized_layers, rounded_tensors
 from tinyres.progress import Silent
 from tinyres.runtime.metadata import Target
+from tinyres.runtime.onnxruntime_cpu import count_int8
 
 TARGETS: tuple[Target, ...] = ("cpu", "cuda", "tensorrt")
 CHECKPOINT, _ = checkpoint_of(small_spec(widths=(8, 16)))
@@ -175,6 +176,12 @@ def test_onnx_runtime_computes_what_is_for_a_cpu_in_int8_and_what_is_for_a_gpu_n
     assert operations("cpu")["QLinearConv"] == convolutions
     assert operations("cpu")["QLinearAdd"] == 2  # all but the last, whose answer is pooled in float32
     assert operations("tensorrt")["QLinearConv"] == 0
+
+
+@pytest.mark.parametrize("kept", layers_of(float_model(CHECKPOINT)))
+def test_onnx_runtime_computes_the_rest_in_int8_whatever_layer_is_kept(kept: str) -> None:
+    model = quantized("cpu", (kept,))
+    assert count_int8(describe(model, CHECKPOINT, "int8", target="cpu")) == len(quantized_layers(model))
 
 
 def test_a_file_that_is_int8_in_name_only_is_refused() -> None:
