@@ -24,7 +24,7 @@ from tinyres.describe import describe
 from tinyres.errors import ArtifactError, BackendUnavailable, ProofError, UsageError
 from tinyres.export import engine, golden
 from tinyres.export.artifact import Exported
-from tinyres.export.certificate import certificate_path, read_certificate
+from tinyres.export.certificate import Certificate, certificate_path, read_certificate
 from tinyres.export.engine import choose_destination, export_engine
 from tinyres.export.options import Int8Options
 from tinyres.export.pipeline import export_onnx
@@ -335,13 +335,20 @@ def int8(drawn: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).path
 
 
+def int8_layers(certificate: Certificate) -> int:
+    """Which are float32 depends on the processor's rounding, in a network so small."""
+    assert certificate.calibration is not None
+    return len(certificate.calibration.layers) - len(certificate.calibration.kept)
+
+
 def test_an_int8_engine_is_proven_as_its_file_and_opens(place: Place, drawn: TrainedRun, int8: Path) -> None:
-    acted(place, shown="Int8", layers=6)
-    built = build(int8, source=drawn.best, dataset=drawn.started.dataset, proof_images=50)
     parent = read_certificate(int8)
+    layers = int8_layers(parent)
+    acted(place, shown="Int8", layers=layers)
+    built = build(int8, source=drawn.best, dataset=drawn.started.dataset, proof_images=50)
     assert (parent.grade, built.certificate.grade) == ("sampled", "sampled")
     assert (built.certificate.calibration, built.certificate.limits) == (parent.calibration, parent.limits)
-    assert "the inspector shows int8 in 6 layers" in built.certificate.levels[0].detail
+    assert f"the inspector shows int8 in {layers} layers" in built.certificate.levels[0].detail
     assert "--precision int8" in read_passport(built.path).rebuild
     with open_runner(built.path) as runner:
         assert runner(np.zeros((1, 16, 16, 3), np.uint8)).shape == (1, 3)
@@ -355,11 +362,12 @@ def test_an_int8_engine_that_was_widened_or_answers_otherwise_is_set_aside(
     for path in int8.parent.glob("int8-tensorrt.onnx*"):
         shutil.copy(path, tmp_path / path.name)
     int8 = tmp_path / int8.name
+    layers = int8_layers(read_certificate(int8))
     acted(place, shown="Float", layers=7)
-    with pytest.raises(ProofError, match="computes 0 layers in int8, and the file has 6"):
+    with pytest.raises(ProofError, match=f"computes 0 layers in int8, and the file has {layers}"):
         build(int8, source=drawn.best, dataset=drawn.started.dataset)
     # Without the checkpoint, what the ONNX file answered at its export is all there is; an even answer is not it.
-    acted(place, shown="Int8", layers=6, spoil=np.zeros_like)
+    acted(place, shown="Int8", layers=layers, spoil=np.zeros_like)
     with pytest.raises(ProofError, match=r"failed the (entry|recorded) level"):
         build(int8)
 
