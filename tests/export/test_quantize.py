@@ -159,7 +159,10 @@ def test_the_bias_takes_back_what_rounding_a_layers_weights_shifts(target: Targe
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_it_answers_nearly_as_the_float32_graph(target: Target) -> None:
-    wanted, found = run(float_model(CHECKPOINT), ["logits"])[0], run(quantized(target), ["logits"])[0]
+    wanted, found = (
+        run(float_model(CHECKPOINT), ["logits"])[0],
+        run(quantized(target, reduced=target == "cpu"), ["logits"])[0],
+    )  # without VNNI, eight bits overflow here
     signal = np.sqrt(((wanted - wanted.mean(axis=0)) ** 2).mean())
     assert np.sqrt(((found - wanted) ** 2).mean()) < 0.15 * signal
 
@@ -232,6 +235,6 @@ def test_dead_channels_and_tensors_do_not_divide_by_zero() -> None:
     means = {name: histogram.means for name, histogram in measured.items()}
     for target in TARGETS:
         wanted = run(onnx.load_model_from_string(content), ["logits"])[0]
-        found = run(quantize(model, ranges, means, target=target), ["logits"])[0]
+        found = run(quantize(model, ranges, means, target=target, reduced=target == "cpu"), ["logits"])[0]
         signal = np.sqrt(((wanted - wanted.mean(axis=0)) ** 2).mean())
         assert np.sqrt(((found - wanted) ** 2).mean()) < 0.25 * signal
