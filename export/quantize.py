@@ -109,7 +109,7 @@ def quantize(
     for node in model.graph.node:
         if node.op_type in LAYERS and node.name not in kept:
             writer.layer(node, means[node.input[0]])
-        elif node.op_type == "Relu" and writer.is_rounded(floats.get(node.input[0], "")):
+        elif target == "cpu" and node.op_type == "Relu" and writer.is_rounded(floats.get(node.input[0], "")):
             writer.keep_float(node)
         else:
             writer.copy(node)

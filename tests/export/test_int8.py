@@ -22,14 +22,15 @@ from tinyres.bench.schedule import QUICK
 from tinyres.checkpoint import Checkpoint, load_weights, save_tensors
 from tinyres.data.dataset import Split
 from tinyres.errors import BackendUnavailable, CheckpointError, DataError, ProofError, UsageError
-from tinyres.export import int8, pipeline
+from tinyres.export import int8, parity, pipeline
 from tinyres.export.artifact import Exported
-from tinyres.export.certificate import Calibration, Certificate, LayerError, MethodTried, read_certificate
+from tinyres.export.certificate import Calibration, Certificate, LayerError, Level, MethodTried, read_certificate
 from tinyres.export.int8 import calibrated, choose_method, choose_pictures, keep_ends, ladder
 from tinyres.export.limits import INT8, INT8_HEADROOM
 from tinyres.export.onnx import describe, float_model
 from tinyres.export.options import Int8Options
 from tinyres.export.pipeline import export_onnx, prove_again, proven_onnx
+from tinyres.export.ranges import judge_clipping
 from tinyres.export.triton import export_triton
 from tinyres.export.verify import verify
 from tinyres.progress import Silent
@@ -446,6 +447,23 @@ def test_ranges_of_one_picture_repeated_are_set_aside_and_shown_again(
         export_int8(drawn, tmp_path)
     rejected = tmp_path / "int8-cpu.onnx.rejected" / "int8-cpu.onnx"
     assert prove_again(rejected, drawn.best) == ProofError.exit_code
+
+
+def test_golden_pictures_that_could_show_no_error_elsewhere_are_set_aside(
+    drawn: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "MOST_ROUNDED", 1e-5)
+    monkeypatch.setattr(parity, "consistency", lambda *args: Level.judged("consistency", True, {}, {}, ""))
+    with pytest.raises(ProofError, match="failed the entry level: the golden pictures' answers are off by"):
+        export_int8(drawn, tmp_path)
+
+
+def test_a_layer_may_clip_a_thousandth_and_a_few_values() -> None:
+    assert judge_clipping({"a": (16 + 100, 100_000), "b": (0, 10)}).passed
+    far = judge_clipping({"a": (16 + 101, 100_000), "b": (16, 10)})
+    assert (far.passed, "values of a are clipped" in far.detail) == (False, True)
+    assert judge_clipping({"small": (17, 20)}).passed is False
+    assert judge_clipping({}).passed is False
 
 
 def test_a_network_that_was_calibrated_for_bgr_is_set_aside(

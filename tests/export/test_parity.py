@@ -224,6 +224,12 @@ def test_int8_without_a_calibration_passes_nothing() -> None:
     assert parity.numeric(known, good(known), replace(INT8, numeric_share=0.01)).passed is True
 
 
+def test_however_far_int8_is_off_its_runs_may_differ_by_a_quarter_of_the_signal_at_most() -> None:
+    known = evidence()
+    assert known.error(-known.checkpoint) > 1
+    assert parity.largest_difference(known, -known.checkpoint, INT8) == 0.25
+
+
 def test_int8_may_differ_between_batches_by_no_more_than_from_its_checkpoint() -> None:
     known = evidence()
     rng = np.random.default_rng(2)

@@ -187,6 +187,13 @@ def test_onnx_runtime_computes_the_rest_in_int8_whatever_layer_is_kept(kept: str
     assert count_int8(describe(model, CHECKPOINT, "int8", target="cpu")) == len(quantized_layers(model))
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_relu_stays_relu_where_no_library_makes_int8_of_a_layer_unasked(target: Target) -> None:
+    operations = Counter(node.op_type for node in quantized(target, ("layer1.0.conv1",)).graph.node)
+    assert operations["LeakyRelu"] == (target == "cpu")
+    assert operations["Relu"] + operations["LeakyRelu"] == 7
+
+
 def test_a_file_that_is_int8_in_name_only_is_refused() -> None:
     with pytest.raises(ProofError, match="says int8, and no layer's weights are"):
         check_file(describe(float_model(CHECKPOINT), CHECKPOINT, "int8", target="cpu"))

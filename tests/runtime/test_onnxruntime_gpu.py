@@ -104,6 +104,18 @@ def test_float32_means_float32_and_the_cpu_gets_nothing(
         assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
 
 
+def test_int8_is_switched_on_for_tensorrt_and_said_to_be_float32_on_cuda(
+    acted: Acted, exported: Exported, tmp_path: Path
+) -> None:
+    path = tmp_path / "int8.onnx"
+    path.write_bytes(exported.path.read_bytes().replace(b'"precision": "fp32"', b'"precision": "int8"'))
+    with open_runner(path, backend="onnxruntime-cuda") as runner:
+        assert str(runner.precision) == "int8 stored, fp32 computed"
+    with open_runner(path, backend="onnxruntime-tensorrt") as runner:
+        assert str(runner.precision) == "int8"
+    assert acted.asked[1][0][0][1]["trt_int8_enable"] == "1"
+
+
 def test_where_tf32_cannot_be_switched_off_any_more_it_is_not_claimed_to_be(
     acted: Acted, exported: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
