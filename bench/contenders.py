@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinyres.bench.results import ProofLevel
 from tinyres.errors import ArtifactError, ProofError, require_choice
 from tinyres.export.certificate import read_certificate
 from tinyres.files import sha256_of
@@ -14,7 +15,12 @@ from tinyres.runtime.backends import BACKENDS, backend_for, why_unavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tinyres.export.certificate import Certificate
     from tinyres.runs import Model
+
+SLOW_WAYS = ("compiled", "eager bf16", "channels_last bf16", "compiled bf16")
+"""Left out of a quick bench: they take long to compile, or tell little more."""
+HOW_TO_EXPORT = {".onnx": "tinyres export {name}", ".engine": "tinyres export {name} --format trt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +36,20 @@ class Contender:
     """Why it cannot take part; empty if it can."""
     warning: str = ""
     """What to know of its figures."""
+    way: str = ""
+    """In which the backend runs it, where it has several."""
+    levels: tuple[ProofLevel, ...] = ()
+    """Of its certificate."""
+    error_limit: float | None = None
+    """The largest numeric error that its certificate allows, as a share of the signal."""
 
     @property
     def name(self) -> str:
         """Unique in a bench."""
-        return self.backend if self.path.suffix == ".safetensors" else f"{self.backend} {self.path.stem}"
+        return f"{self.backend} {self.way or self.path.stem}".removesuffix(" none")
 
 
-def find_contenders(model: Model, backends: Sequence[str] | None) -> list[Contender]:
+def find_contenders(model: Model, backends: Sequence[str] | None, *, all_ways: bool = True) -> list[Contender]:
     """All contenders for `model`, the absent ones with their reason. Errors: UsageError for an unknown backend.
 
     ArtifactError or ProofError for an artifact that was named and is not proven.
@@ -56,9 +68,10 @@ def find_contenders(model: Model, backends: Sequence[str] | None) -> list[Conten
         if backends and name not in backends:
             continue
         matching = [path for path in files if path.suffix == info.suffix and path.is_file() and _opens(name, path)]
-        found += [_contender(name, path, model) for path in matching]
+        found += [one for path in matching for one in _contenders(name, path, model, all_ways=all_ways)]
         if not matching:
-            absent = f"nothing exported for it (no {info.suffix} file)"
+            how = HOW_TO_EXPORT.get(info.suffix, "").format(name=model.name)
+            absent = f"nothing for it: no {info.suffix} file" + (f" ({how})" if how else "")
             found.append(Contender(name, Path(f"none{info.suffix}"), "", "", absent))
     # The checkpoint comes first: it is what the others are compared with.
     return sorted(found, key=lambda contender: contender.proof != "reference")
@@ -72,21 +85,40 @@ def _opens(name: str, path: Path) -> bool:
         return True  # its row says what is wrong with it
 
 
-def _contender(name: str, path: Path, model: Model) -> Contender:
+def _contenders(name: str, path: Path, model: Model, *, all_ways: bool) -> list[Contender]:
+    """A file on a backend, in each of its ways."""
     missing = why_unavailable(name)
     absent = f"{missing} ({missing.hint})" if missing is not None else ""
+    digest = sha256_of(path)
     if path.suffix == ".safetensors":
-        return Contender(name, path, sha256_of(path), "reference", absent)
+        quick = {way: "" if all_ways or way not in SLOW_WAYS else "not with --quick" for way in BACKENDS[name].ways}
+        return [Contender(name, path, digest, "reference", absent or quick[way], way=way) for way in quick]
     try:
         certificate = read_certificate(path)
     except (ArtifactError, ProofError) as exc:
-        return Contender(name, path, sha256_of(path), "", f"not proven: {exc}")
+        return [Contender(name, path, digest, "", f"not proven: {exc}")]
     if name == "onnxruntime-cpu" and certificate.precision is not None and certificate.precision.storage == "bf16":
         absent = "ONNX Runtime's CPU provider has no bf16 arithmetic"
     if model.run is not None and certificate.checkpoint_sha256 != sha256_of(model.run.weights):
         absent = f"exported from an earlier checkpoint (tinyres export {model.name})"
-    warning = ""
-    target = BACKENDS[name].int8
+    limits = {level.name: level.limits.get("error") for level in certificate.levels}
+    levels = tuple(ProofLevel(level.name, level.passed, level.detail) for level in certificate.levels)
+    return [
+        Contender(
+            name,
+            path,
+            digest,
+            certificate.grade,
+            absent,
+            _warning(name, certificate),
+            levels=levels,
+            error_limit=limits.get("numeric"),
+        )
+    ]
+
+
+def _warning(backend: str, certificate: Certificate) -> str:
+    target = BACKENDS[backend].int8
     if (calibration := certificate.calibration) and (calibration.asked.target == "cpu") != (target == "cpu"):
-        warning = f"its int8 is laid out for {calibration.asked.target}, not for {target} (--target {target})"
-    return Contender(name, path, sha256_of(path), certificate.grade, absent, warning)
+        return f"its int8 is laid out for {calibration.asked.target}, not for {target} (--target {target})"
+    return ""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tinyres.errors import TinyresError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -26,13 +29,20 @@ class ContenderFailed(TinyresError):  # noqa: N818 - it costs a row, not the ben
     """A contender crashed, hung or refused; its row says why."""
 
 
+class ContenderAbsent(ContenderFailed):
+    """What a contender needs is not here; its row says what, and how to get it."""
+
+
 class WorkerProcess:
     """A running `tinyres.bench.worker`. Ends with the block that holds it."""
 
-    def __init__(self, command: list[str] | None = None) -> None:
+    def __init__(self, command: Sequence[str] = (), *, environment: Mapping[str, str] | None = None) -> None:
+        self._patience_s = 10.0
         self._stderr = tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
             command or [sys.executable, "-m", "tinyres.bench.worker"],
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,  # Ctrl-C is for the bench, which then keeps what was measured
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -49,6 +59,11 @@ class WorkerProcess:
                 self._lines.put(line)
         self._lines.put("")  # the end
 
+    @property
+    def id(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def ask(self, do: str, *, limit_s: float = REPLY_LIMIT_S, **arguments: object) -> dict[str, Any]:
         """Send a command and return its reply. Errors: ContenderFailed."""
         if self._process.stdin is None:
@@ -58,16 +73,18 @@ class WorkerProcess:
             self._process.stdin.flush()
             line = self._lines.get(timeout=limit_s)
         except queue.Empty:
-            self._process.kill()
+            self.kill()
             raise ContenderFailed(f"no answer within {limit_s:.0f} s; ended") from None
         except (BrokenPipeError, OSError):
             line = ""
         if not line:
-            raise ContenderFailed(f"the process ended with code {self._process.wait()}{self._last_words()}")
+            raise ContenderFailed(f"the process {_ending(self._process.wait())}{self._last_words()}")
         try:
             reply: dict[str, Any] = json.loads(line)
         except ValueError:
             raise ContenderFailed(f"it ended inside an answer{self._last_words()}") from None
+        if "absent" in reply:
+            raise ContenderAbsent(reply["absent"])
         if "error" in reply:
             raise ContenderFailed(reply["error"])
         answer: dict[str, Any] = reply["ok"]
@@ -78,15 +95,22 @@ class WorkerProcess:
         lines = [line.strip() for line in self._stderr if line.strip()]
         return f": {lines[-1][:200]}" if lines else ""
 
+    def kill(self) -> None:
+        """End the process and what it started, as compilers."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+
     def close(self) -> None:
         """End the process."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):  # it may have ended on its own
                 self._process.stdin.close()
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=self._patience_s)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
             self._process.wait()
         self._reader.join(timeout=10)
         if self._process.stdout is not None:
@@ -99,4 +123,15 @@ class WorkerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self._patience_s = 0.0  # it may be in the midst of a block that nobody waits for any more
         self.close()
+
+
+def _ending(code: int) -> str:
+    """How a process came to its end, from its exit code."""
+    if code >= 0:
+        return f"ended with code {code}"
+    if code == -signal.SIGKILL:
+        return "was killed, as the system does when memory runs out"
+    return f"ended with {signal.Signals(-code).name}"

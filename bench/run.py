@@ -1,6 +1,6 @@
 """A bench from start to end: open every contender, judge it, warm it, time all in turns, and return the results.
 
-It writes nothing and prints nothing; `report` does.
+It writes no report and prints nothing; `reports` does.
 """
 
 from __future__ import annotations
@@ -8,51 +8,38 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tinyres import environment
-from tinyres.bench import schedule
-from tinyres.bench.process import OPEN_LIMIT_S, ContenderFailed, WorkerProcess
-from tinyres.bench.results import SCHEMA, ColdStart, Measurement, Results, Row
-from tinyres.metrics import Accuracy, accuracy_of
+from tinyres.bench import answers, schedule
+from tinyres.bench.conditions import Observer, read_gpu
+from tinyres.bench.lane import Lane, Series, absent_row
+from tinyres.bench.process import OPEN_LIMIT_S, REPLY_LIMIT_S, WorkerProcess
+from tinyres.bench.results import SCHEMA, Block, ColdStart, Results
 from tinyres.runs import now
-from tinyres.runtime.runner import Precision
-from tinyres.units import duration
+from tinyres.units import counted, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
     from tinyres.bench.contenders import Contender
-    from tinyres.bench.schedule import Effort
+    from tinyres.bench.schedule import Effort, Plan
     from tinyres.data.dataset import Dataset
     from tinyres.progress import Progress
 
 SCOPE = "host array in, host logits out"
-IMAGES = 1000
-"""Accuracy is over so many at most, fewer where a contender would need longer than ACCURACY_S."""
-LEAST_IMAGES = 100
-ACCURACY_S = 45.0
-ACCURACY_BATCH = 32
-
-
-@dataclass(slots=True)
-class _Lane:
-    """A contender's process and what has been measured of it."""
-
-    contender: Contender
-    worker: WorkerProcess
-    opened: dict[str, Any] = field(default_factory=dict)
-    accuracy: Accuracy | None = None
-    warm: dict[int, dict[str, Any]] = field(default_factory=dict)
-    blocks: dict[int, list[list[int]]] = field(default_factory=dict)
-    peak_bytes: int | None = None
-    failure: str = ""
+CLIENTS = (1, 2, 4, 8)
+SLOW_HALF = 3.0
+"""Half precision on a CPU that takes so many times as long as float32 is emulated there, and not worth the time."""
+ACCURACY_SHARE = 0.2
+"""Of the whole time, at most, for accuracy."""
+REPEATS = 2
+"""Further tries for a disturbed block."""
+REPEATED_SHARE = 0.25
+"""Of the blocks may be repeated: on a machine that is never left alone, a bench still ends."""
+WINDOW_S, WINDOW_RUNS = 0.2, 5
+DEVICE_RUNS = 100
 
 
 def run_bench(
@@ -65,42 +52,35 @@ def run_bench(
     command: str,
     threads: int | None = None,
     images: int | None = None,
+    cache_dir: Path | None = None,
+    worker: Sequence[str] = (),
     progress: Progress,
 ) -> Results:
     """Measure every contender that is not absent. A contender that fails costs its own row only.
 
-    Accuracy is over `images`; without a number, over as many of IMAGES as the slowest answers in time.
+    Accuracy is over `images`; without a number, over as many of a thousand as there is time for. Ctrl-C ends the bench
+    with what was measured until then. `worker` is the command of a contender's process, else ours.
     """
-    started = time.monotonic()
-    threads = threads or environment.usable_cores()
-    present = [contender for contender in contenders if not contender.absent]
-    for contender in present:
-        if contender.warning:
-            progress.warn(f"{contender.name}: {contender.warning}")
+    bench = Bench(batches, effort, threads or environment.usable_cores(), progress)
+    interrupted = False
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tinyres-bench-")))
-        pictures, labels = _pictures(dataset, folder, images or IMAGES)
-        lanes: list[_Lane] = []
-        with progress.task("opening contenders", len(present), "contenders") as task:
-            for contender in present:  # one after the other, so that no cold start pays for another's
-                lane = _Lane(contender, stack.enter_context(WorkerProcess()))
-                lanes.append(lane)
-                with _costs_its_row(lane):
-                    lane.opened = lane.worker.ask(
-                        "open",
-                        path=str(lane.contender.path),
-                        backend=lane.contender.backend,
-                        threads=threads,
-                        images=str(pictures),
-                        limit_s=OPEN_LIMIT_S,
-                    )
-                task.advance(1, lane.contender.name)
-        _judge(lanes, labels, folder, limit_s=None if images else ACCURACY_S, progress=progress)
-        _measure(lanes, batches, effort, progress)
-        for lane in _running(lanes):
-            with _costs_its_row(lane):
-                lane.peak_bytes = lane.worker.ask("memory")["peak_bytes"]
-    rows = {lane.contender.name: _row(lane) for lane in lanes}
+        pictures = answers.choose_pictures(dataset, folder, images or answers.IMAGES)
+        try:
+            bench.open([one for one in contenders if not one.absent], pictures.path, folder, worker, stack)
+            bench.leave_out_slow_halves()
+            bench.judge(pictures, answers.Kept(cache_dir), folder, all_of_them=images is not None)
+            bench.time_batches()
+            bench.time_other_batches()
+            bench.time_clients()
+        except KeyboardInterrupt:
+            if not any(series.blocks for lane in bench.lanes for series in lane.by_batch.values()):
+                raise
+            interrupted = True
+            progress.warn("interrupted: what was measured until now is kept")
+            for lane in bench.lanes:
+                lane.worker.kill()
+    rows = {lane.contender.name: lane.row() for lane in bench.lanes}
     return Results(
         schema=SCHEMA,
         created=now(),
@@ -108,119 +88,237 @@ def run_bench(
         run=run,
         data_kind=dataset.manifest.kind,
         split=dataset.judged_on,
-        threads=threads,
+        threads=bench.threads,
+        affinity=bench.cores,
+        tf32="off",
         scope=SCOPE,
-        seconds=round(time.monotonic() - started, 1),
+        batches=sorted(batches),
+        seconds=round(bench.elapsed_s, 1),
+        interrupted=interrupted,
+        baseline=bench.baseline.contender.name if bench.baseline is not None else "",
         environment=environment.capture(),
-        rows=[rows.get(contender.name) or _absent(contender) for contender in contenders],
+        rows=[rows.get(contender.name) or absent_row(contender) for contender in contenders],
     )
 
 
-def _pictures(dataset: Dataset, folder: Path, count: int) -> tuple[Path, NDArray[np.int64]]:
-    chosen = dataset.val.spread(count)
-    # A slow contender judges only the first of them: in an order of the classes it would see few classes.
-    order = np.random.default_rng(0).permutation(len(chosen))
-    path = folder / "images.npy"
-    np.save(path, chosen.images[order])
-    return path, np.asarray(chosen.labels)[order]
+class Bench:
+    """The contenders and the clock. Its methods are the phases, in the order they are written in."""
+
+    def __init__(self, batches: Sequence[int], effort: Effort, threads: int, progress: Progress) -> None:
+        self.lanes: list[Lane] = []
+        self.baseline: Lane | None = None
+        self.batches, self.effort, self.threads, self.progress = batches, effort, threads, progress
+        self.cores = environment.cores_for(threads)
+        self._observer = Observer(environment.usable_cores(), watches_gpu=read_gpu() is not None)
+        self._repeats_left = 0
+        self._started = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._started
+
+    def running(self) -> list[Lane]:
+        """The contenders that have not failed."""
+        return [lane for lane in self.lanes if lane.running]
+
+    def open(
+        self,
+        contenders: Sequence[Contender],
+        images: Path,
+        folder: Path,
+        worker: Sequence[str],
+        stack: contextlib.ExitStack,
+    ) -> None:
+        """Start a process each, one after the other, so that no cold start pays for another's."""
+        limit = f", {duration(self.effort.budget_s)} at most" if self.effort.budget_s < float("inf") else ""
+        self.progress.log(f"measuring {counted(len(contenders), 'contender')}{limit}")
+        for contender in contenders:
+            if contender.warning:
+                self.progress.warn(f"{contender.name}: {contender.warning}")
+
+        def start(lane: Lane, number: int) -> None:
+            # What torch.compile kept from an earlier process would make a cold start warm.
+            compiled = folder / f"compiled-{len(self.lanes)}-{number}"
+            lane.worker = WorkerProcess(worker, environment={"TORCHINDUCTOR_CACHE_DIR": str(compiled)})
+            stack.enter_context(lane.worker)
+            reply = lane.worker.ask(
+                "open",
+                path=str(lane.contender.path),
+                backend=lane.contender.backend,
+                way=lane.contender.way or None,
+                threads=self.threads,
+                cores=self.cores,
+                images=str(images),
+                limit_s=OPEN_LIMIT_S,
+            )
+            lane.opened = reply
+            lane.cold.append(ColdStart(reply["import_s"], reply["load_s"], reply["first_s"]))
+
+        with self.progress.task("opening", len(contenders), "contenders") as task:
+            for contender in contenders:
+                lane = Lane(contender)
+                self.lanes.append(lane)
+                with lane.costs_its_row():
+                    for number in range(self.effort.cold_starts):
+                        if number and lane.cold[-1].total_s > schedule.SLOW_START_S:
+                            break
+                        if number:
+                            lane.worker.close()
+                        before = self._gpu_memory()
+                        start(lane, number)
+                        lane.device_bytes = self._gpu_memory(since=before)
+                    lane.single_s = lane.worker.ask("probe")["single_ns"] / 1e9
+                task.advance(1, contender.name)
+
+    def leave_out_slow_halves(self) -> None:
+        """Half precision on a CPU without arithmetic for it is emulated, many times slower than float32."""
+        for lane in self.running():
+            floats = [
+                other.single_s
+                for other in self.running()
+                if other.contender.backend == lane.contender.backend and other.precision.storage == "fp32"
+            ]
+            if lane.precision.storage in ("fp16", "bf16") and lane.opened["device"] == "cpu" and floats:
+                times = lane.single_s / min(floats)
+                if times > SLOW_HALF:
+                    lane.leave("skipped", f"{lane.precision} takes {times:.1f} times as long as fp32 on this processor")
+
+    def judge(self, pictures: answers.Pictures, store: answers.Kept, folder: Path, *, all_of_them: bool) -> None:
+        """Accuracy of every contender over the same pictures, beside the baseline's; who answers otherwise is out."""
+        kept = {id(lane): store.path(lane, pictures, self.threads) for lane in self.running()}
+        count = len(pictures.labels)
+        if not all_of_them:
+            asking = [lane for lane in self.running() if answers.kept_count(kept[id(lane)]) < count]
+            count = answers.count_affordable(asking, ACCURACY_SHARE * self.effort.budget_s, count)
+        with self.progress.task("accuracy", len(self.running()), "contenders") as task:
+            for lane in self.running():
+                with lane.costs_its_row():
+                    answers.answer(lane, pictures, count, kept=kept[id(lane)], store=store, folder=folder)
+                task.advance(1, lane.contender.name)
+        self.baseline = find_baseline(self.running())
+        if self.baseline is not None:
+            for lane in self.running():
+                answers.judge(lane, self.baseline, pictures.labels[:count])
+
+    def time_batches(self) -> None:
+        """The batch sizes that were asked for, as thoroughly as the time allows."""
+        latencies = []
+        for batch in self.batches:
+            self._warm(self.running(), batch, WINDOW_S, WINDOW_RUNS)
+            latencies += [lane.by_batch[batch].warm["median_ns"] / 1e9 for lane in self.running()]
+        beside = self._side_seconds()
+        effort = schedule.fitted(latencies, self.effort, self.effort.budget_s - self.elapsed_s - beside)
+        planned = sum(schedule.total_seconds(latency, effort) for latency in latencies)
+        if effort != self.effort:
+            self.progress.log(
+                f"the slow ones get fewer runs than {effort.runs}, for lack of time (--thorough gives more)"
+            )
+        whole = duration(self.elapsed_s + planned + beside)
+        self.progress.log(f"timing in turns, about {duration(planned + beside)}, {whole} in all")
+        self._repeats_left = int(REPEATED_SHARE * len(latencies) * effort.rounds)
+        with self.progress.task("timing", len(latencies) * effort.rounds, "blocks") as task:
+            for batch in self.batches:
+                for number in range(effort.rounds):
+                    for lane in schedule.in_turn(self.running(), number):
+                        series = lane.by_batch[batch]
+                        plan = schedule.plan_block(series.warm["median_ns"] / 1e9, effort)
+                        with lane.costs_its_row():
+                            self._block(lane, series, number, _timed(batch, plan), repeats=REPEATS)
+                        task.advance(1, f"batch {batch}: {lane.contender.name}")
+                for lane in self.running():
+                    with lane.costs_its_row():
+                        reply = lane.worker.ask("device", batch=batch, runs=DEVICE_RUNS)
+                        lane.by_batch[batch].device_ns = reply["parts_ns"]
+
+    def time_other_batches(self) -> None:
+        """The rest of the throughput curve, for each contender up to the batch that takes too long."""
+        plan = schedule.plan_side_block(self.effort)
+        for batch in schedule.swept_sizes(self.batches):
+            lanes = [lane for lane in self.running() if _per_image_s(lane) * batch <= self.effort.side_batch_s]
+            if not lanes or not self._time_left(f"batches of {batch} and more"):
+                break
+            self._warm(lanes, batch, self.effort.side_s / 2, plan.least)
+            with self.progress.task(f"batch {batch}", len(lanes) * self.effort.side_rounds, "blocks") as task:
+                for number in range(self.effort.side_rounds):
+                    for lane in schedule.in_turn([lane for lane in lanes if lane.running], number):
+                        with lane.costs_its_row():
+                            self._block(lane, lane.by_batch[batch], number, _timed(batch, plan), repeats=0)
+                        task.advance(1, lane.contender.name)
+
+    def time_clients(self) -> None:
+        """Several clients at once, one picture each."""
+        for clients in CLIENTS:
+            if not self._time_left(f"{clients} and more clients"):
+                break
+            with self.progress.task(
+                f"{clients} clients", len(self.running()) * self.effort.side_rounds, "blocks"
+            ) as task:
+                for number in range(self.effort.side_rounds):
+                    for lane in schedule.in_turn(self.running(), number):
+                        asked = {"do": "load", "clients": clients, "seconds": 2 * self.effort.side_s}
+                        series = lane.by_clients.setdefault(clients, Series())
+                        with lane.costs_its_row():
+                            self._block(lane, series, number, asked, repeats=0)
+                        task.advance(1, lane.contender.name)
+
+    def _warm(self, lanes: Sequence[Lane], batch: int, window_s: float, least: int) -> None:
+        for lane in lanes:
+            with lane.costs_its_row():
+                before = self._gpu_memory()
+                warm = lane.worker.ask("warm", batch=batch, window_s=window_s, least=least)
+                lane.by_batch[batch] = Series(warm)
+                if lane.device_bytes is not None and (more := self._gpu_memory(since=before)) is not None:
+                    lane.device_bytes += more
+
+    def _block(self, lane: Lane, series: Series, number: int, asked: dict[str, Any], *, repeats: int) -> None:
+        """One block, and another in its place if it was disturbed and there is time."""
+        for left in range(repeats, -1, -1):
+            before = self._observer.read(lane.worker.id)
+            reply = lane.worker.ask(limit_s=REPLY_LIMIT_S, **asked)
+            after = self._observer.read(lane.worker.id)
+            lane.peak_bytes = reply["peak_bytes"]
+            disturbed = self._observer.disturbance(before, after)
+            series.blocks.append(Block(number, round(reply["seconds"], 6), reply["samples_ns"], disturbed))
+            if not disturbed or not left or self._repeats_left <= 0:
+                break
+            self._repeats_left -= 1
+
+    def _side_seconds(self) -> float:
+        """About how long the other batches and the clients will take."""
+        effort, total = self.effort, 0.0
+        for lane in self.running():
+            each = _per_image_s(lane)
+            for batch in schedule.swept_sizes(self.batches):
+                if each * batch <= effort.side_batch_s:
+                    total += (1 + effort.side_rounds) * max(effort.side_s, 2 * each * batch)
+            total += len(CLIENTS) * effort.side_rounds * 2 * effort.side_s
+        return total
+
+    def _time_left(self, what: str) -> bool:
+        if self.elapsed_s < self.effort.budget_s:
+            return True
+        self.progress.warn(f"not measured for lack of time: {what} (--thorough takes the time)")
+        return False
+
+    def _gpu_memory(self, since: int | None = 0) -> int | None:
+        """Bytes in use on the GPU, over those of before; None without one."""
+        reading = self._observer.watches_gpu and read_gpu()
+        return reading.memory_bytes - since if reading and since is not None else None
 
 
-def _running(lanes: list[_Lane]) -> list[_Lane]:
-    return [lane for lane in lanes if not lane.failure]
+def find_baseline(lanes: Sequence[Lane]) -> Lane | None:
+    """What the others are compared with: the checkpoint, else the first in float32, else the first."""
+    reference = [lane for lane in lanes if lane.contender.proof == "reference"]
+    floats = [lane for lane in lanes if lane.precision.storage == "fp32"]
+    return next(iter([*(lane for lane in reference if lane in floats), *floats, *lanes]), None)
 
 
-@contextlib.contextmanager
-def _costs_its_row(lane: _Lane) -> Iterator[None]:
-    try:
-        yield
-    except ContenderFailed as exc:
-        lane.failure = str(exc)
+def _timed(batch: int, plan: Plan) -> dict[str, Any]:
+    return {"do": "block", "batch": batch, "seconds": plan.seconds, "least": plan.least, "most": plan.most}
 
 
-def _judge(
-    lanes: list[_Lane], labels: NDArray[np.int64], folder: Path, *, limit_s: float | None, progress: Progress
-) -> None:
-    """Accuracy of every contender over the same pictures: as many as the slowest can answer in time."""
-    slowest = max((lane.opened["first_s"] for lane in _running(lanes)), default=0.0)
-    count = len(labels)
-    if limit_s is not None:  # the first answer is slower than the rest, so this is on the safe side
-        count = min(count, max(LEAST_IMAGES, int(limit_s / max(slowest, 1e-6))))
-    with progress.task("accuracy", len(_running(lanes)), "contenders") as task:
-        for number, lane in enumerate(_running(lanes)):
-            with _costs_its_row(lane):
-                out = folder / f"answers-{number}.npy"
-                lane.worker.ask(
-                    "answer",
-                    count=count,
-                    batch=ACCURACY_BATCH,
-                    out=str(out),
-                    limit_s=10 * max(limit_s or 0.0, ACCURACY_S, count * slowest),
-                )
-                lane.accuracy = accuracy_of(np.load(out), labels[:count])
-            task.advance(1, lane.contender.name)
-
-
-def _measure(lanes: list[_Lane], batches: Sequence[int], effort: Effort, progress: Progress) -> None:
-    for batch in batches:
-        for lane in _running(lanes):
-            with _costs_its_row(lane):
-                lane.warm[batch] = lane.worker.ask("warm", batch=batch)
-                lane.blocks[batch] = []
-    planned = sum(
-        schedule.total_seconds(lane.warm[batch]["median_ns"] / 1e9, effort)
-        for lane in _running(lanes)
-        for batch in batches
-    )
-    progress.log(f"timing {len(_running(lanes))} contenders in turns, about {duration(planned)}")
-    with progress.task("timing", len(_running(lanes)) * len(batches) * effort.rounds, "blocks") as task:
-        for batch in batches:
-            for lane in schedule.interleaved(_running(lanes), effort.rounds):
-                if lane.failure:
-                    continue
-                block = schedule.plan_block(lane.warm[batch]["median_ns"] / 1e9, effort)
-                with _costs_its_row(lane):
-                    reply = lane.worker.ask(
-                        "block", batch=batch, seconds=block.seconds, least=block.least, most=block.most
-                    )
-                    lane.blocks[batch].append(reply["samples_ns"])
-                task.advance(1, f"batch {batch}: {lane.contender.name}")
-
-
-def _row(lane: _Lane) -> Row:
-    contender, opened = lane.contender, lane.opened
-    return Row(
-        name=contender.name,
-        backend=contender.backend,
-        artifact=contender.path.name,
-        artifact_sha256=contender.sha256,
-        artifact_bytes=contender.path.stat().st_size,
-        status="failed" if lane.failure else "ok",
-        reason=lane.failure.replace(f"{contender.path.parent}/", ""),
-        proof=contender.proof,
-        device=opened.get("device", ""),
-        precision=Precision(opened["storage"], opened["compute"]) if opened else None,
-        cold=ColdStart(opened["import_s"], opened["load_s"], opened["first_s"]) if opened else None,
-        peak_memory_bytes=lane.peak_bytes,
-        accuracy=lane.accuracy,
-        measurements=[Measurement(batch, lane.warm[batch]["runs"], blocks) for batch, blocks in lane.blocks.items()],
-        warning=contender.warning,
-    )
-
-
-def _absent(contender: Contender) -> Row:
-    return Row(
-        name=contender.name,
-        backend=contender.backend,
-        artifact="",
-        artifact_sha256="",
-        artifact_bytes=0,
-        status="skipped",
-        reason=contender.absent,
-        proof=contender.proof,
-        device="",
-        precision=None,
-        cold=None,
-        peak_memory_bytes=None,
-        accuracy=None,
-        measurements=[],
-    )
+def _per_image_s(lane: Lane) -> float:
+    """By the largest batch that was measured."""
+    largest = max(lane.by_batch)
+    return float(lane.by_batch[largest].warm["median_ns"]) / 1e9 / largest

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 T = TypeVar("T")
+
+LARGEST_SWEPT = 256
+LIMITS_S = (60.0, 45.0, 30.0, 20.0, 15.0, 10.0, 5.0, 0.0)
+"""Tried in turn until all fits into the time there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +28,50 @@ class Effort:
     """... this time is over and at least so many runs are made."""
     rounds: int = 8
     """Blocks a contender and batch size: what a ratio's interval is over."""
+    budget_s: float = math.inf
+    """The whole bench takes so long at most, where the least number of runs fits into it."""
+    cold_starts: int = 3
+    """Fresh processes in which opening is timed; one where that takes longer than SLOW_START_S."""
+    side_rounds: int = 3
+    """Rounds of what is measured beside the batch sizes asked for: other sizes, several clients."""
+    side_s: float = 0.25
+    """Their blocks."""
+    side_batch_s: float = 0.4
+    """Other batch sizes are measured while one batch takes no longer."""
+    all_ways: bool = True
+    """Whether the ways to run a checkpoint that take long to prepare take part."""
 
 
-DEFAULT = Effort(seconds=3.0, runs=100, limit_s=60.0, limit_runs=15)
-QUICK = Effort(seconds=1.0, runs=40, limit_s=10.0, limit_runs=8)
+SLOW_START_S = 10.0
+DEFAULT = Effort(seconds=3.0, runs=100, limit_s=60.0, limit_runs=15, budget_s=600.0)
+QUICK = Effort(
+    seconds=1.0, runs=40, limit_s=10.0, limit_runs=8, budget_s=150.0, cold_starts=1, side_s=0.1, all_ways=False
+)
+THOROUGH = Effort(
+    seconds=10.0, runs=400, limit_s=180.0, limit_runs=30, rounds=16, cold_starts=5, side_s=1.0, side_batch_s=2.0
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class Plan:
     """One block of timed runs."""
 
     seconds: float
     least: int
-    most: int
+    most: int = 100_000
 
 
-def plan_block(latency_s: float, effort: Effort) -> Block:
+def plan_block(latency_s: float, effort: Effort) -> Plan:
     """The block that, repeated `rounds` times, is enough at this latency."""
     wanted = max(effort.seconds, effort.runs * latency_s)
     if wanted <= effort.limit_s:
-        return Block(effort.seconds / effort.rounds, -(-effort.runs // effort.rounds), 100_000)
-    return Block(effort.limit_s / effort.rounds, -(-effort.limit_runs // effort.rounds), 100_000)
+        return Plan(effort.seconds / effort.rounds, -(-effort.runs // effort.rounds))
+    return Plan(effort.limit_s / effort.rounds, -(-effort.limit_runs // effort.rounds))
+
+
+def plan_side_block(effort: Effort) -> Plan:
+    """The block for what is measured beside the batch sizes asked for."""
+    return Plan(effort.side_s, 2)
 
 
 def total_seconds(latency_s: float, effort: Effort) -> float:
@@ -52,7 +80,28 @@ def total_seconds(latency_s: float, effort: Effort) -> float:
     return max(block.seconds, block.least * latency_s) * effort.rounds
 
 
+def fitted(latencies_s: Iterable[float], effort: Effort, seconds: float) -> Effort:
+    """`effort` with as much time for its slow contenders as `seconds` allow for all; never fewer than `limit_runs`."""
+    known = list(latencies_s)
+    for limit_s in LIMITS_S:
+        smaller = replace(effort, limit_s=min(limit_s, effort.limit_s), seconds=min(effort.seconds, max(limit_s, 1.0)))
+        if sum(total_seconds(latency, smaller) for latency in known) <= seconds:
+            break
+    return effort if smaller.limit_s == effort.limit_s else smaller
+
+
+def swept_sizes(batches: Sequence[int]) -> list[int]:
+    """The batch sizes of the throughput curve that are not measured anyway: powers of two."""
+    sizes = [2**power for power in range(LARGEST_SWEPT.bit_length())]
+    return [size for size in sizes if size not in batches]
+
+
+def in_turn(contenders: Sequence[T], number: int) -> Sequence[T]:
+    """The contenders in the order of that round: every second one is in reverse."""
+    return contenders if number % 2 == 0 else contenders[::-1]
+
+
 def interleaved(contenders: Sequence[T], rounds: int) -> Iterator[T]:
     """The contenders in order, then in reverse, and so on."""
     for number in range(rounds):
-        yield from contenders if number % 2 == 0 else reversed(contenders)
+        yield from in_turn(contenders, number)

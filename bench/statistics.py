@@ -83,7 +83,27 @@ def speedup(blocks: Sequence[Sequence[float]], baseline: Sequence[Sequence[float
     rounds = [math.log(median(theirs) / median(ours)) for ours, theirs in zip(blocks, baseline, strict=True)]
     if len(rounds) < 2:
         return Ratio(math.exp(rounds[0]), 0.0, math.inf)
-    freedom = len(rounds) - 1
-    factor = STUDENT_T[freedom - 1] if freedom <= len(STUDENT_T) else NORMAL
-    middle, half = float(np.mean(rounds)), factor * float(np.std(rounds, ddof=1)) / math.sqrt(len(rounds))
+    middle, half = float(np.mean(rounds)), float(np.std(rounds, ddof=1)) / math.sqrt(len(rounds))
+    return _ratio(middle, half, len(rounds) - 1)
+
+
+def change(before: Sequence[Sequence[float]], after: Sequence[Sequence[float]]) -> Ratio:
+    """How many times faster `after` is than `before`, by medians of blocks that nothing pairs: measured on two days.
+
+    Welch's interval (1947) over the logarithms of the blocks' medians. What differs between the days and not within
+    them is in neither.
+    """
+    old, new = (np.log([median(block) for block in blocks]) for blocks in (before, after))
+    middle = float(old.mean() - new.mean())
+    if min(len(old), len(new)) < 2:
+        return Ratio(math.exp(middle), 0.0, math.inf)
+    parts = [float(np.var(values, ddof=1)) / len(values) for values in (old, new)]
+    weights = [part**2 / (len(values) - 1) for part, values in zip(parts, (old, new), strict=True)]
+    freedom = int(sum(parts) ** 2 / sum(weights)) if sum(weights) > 0 else len(old) + len(new) - 2
+    return _ratio(middle, math.sqrt(sum(parts)), max(freedom, 1))
+
+
+def _ratio(middle: float, error: float, freedom: int) -> Ratio:
+    """From a logarithm and its standard error."""
+    half = error * (STUDENT_T[freedom - 1] if freedom <= len(STUDENT_T) else NORMAL)
     return Ratio(math.exp(middle), math.exp(middle - half), math.exp(middle + half))

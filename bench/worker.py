@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ _STARTED_NS = time.perf_counter_ns()
 
 import numpy as np  # noqa: E402 - the clock starts before the imports that it measures
 
-from tinyres.errors import TinyresError, UsageError  # noqa: E402
+from tinyres.errors import BackendUnavailable, TinyresError, UsageError  # noqa: E402
 from tinyres.runtime.backends import BACKENDS, open_runner  # noqa: E402
 
 if TYPE_CHECKING:
@@ -30,10 +32,15 @@ _IMPORTED_NS = time.perf_counter_ns()
 SAME_SHARE = 1e-2
 """Answers in a timed run may differ from those of the accuracy run by this share of the logits' RMS: another batch size
 may add in another order, another function would not come near."""
+PROBE_RUNS = 3
 WARM_AGREEMENT = 0.05
-WARM_WINDOW_RUNS = 5
-WARM_WINDOW_S = 0.2
 WARM_LIMIT_S = 20.0
+CHECKED_AGAIN = 32
+"""Answers kept from an earlier bench are compared with so many new ones."""
+
+
+class Absent(Exception):  # noqa: N818 - it names a state of the machine
+    """The backend cannot open the file here."""
 
 
 class Worker:
@@ -51,12 +58,19 @@ class Worker:
             raise UsageError("the worker was not told to open a model")
         return self._runner
 
-    def open(self, *, path: str, backend: str, threads: int, images: str) -> dict[str, Any]:
-        """Load the model and give its first answer; each step is timed."""
+    def open(
+        self, *, path: str, backend: str, way: str | None, threads: int, cores: list[int], images: str
+    ) -> dict[str, Any]:
+        """Load the model and give its first answer; each step is timed. Errors: Absent."""
+        if cores:
+            os.sched_setaffinity(0, cores)
         asked = time.perf_counter_ns()
         __import__(BACKENDS[backend].module)
         imported = time.perf_counter_ns()
-        self._runner = open_runner(Path(path), backend=backend, threads=threads)
+        try:
+            self._runner = open_runner(Path(path), backend=backend, threads=threads, way=way)
+        except BackendUnavailable as exc:
+            raise Absent(f"{exc} ({exc.hint})" if exc.hint else str(exc)) from exc
         loaded = time.perf_counter_ns()
         self._images = np.load(images, mmap_mode="r")
         first = np.ascontiguousarray(self._images[:1])
@@ -65,6 +79,7 @@ class Worker:
         answered = time.perf_counter_ns()
         return {
             "device": self._runner.device,
+            "evidence": self._runner.evidence,
             "storage": self._runner.precision.storage,
             "compute": self._runner.precision.compute,
             "import_s": (_IMPORTED_NS - _STARTED_NS + imported - asked) / 1e9,
@@ -72,19 +87,38 @@ class Worker:
             "first_s": (answered - before) / 1e9,
         }
 
+    def probe(self) -> dict[str, Any]:
+        """How long one picture takes, before anything is warm: the shortest of a few runs."""
+        return {"single_ns": min(self._time(1, seconds=0.0, least=PROBE_RUNS, most=PROBE_RUNS))}
+
     def answer(self, *, count: int, batch: int, out: str) -> dict[str, Any]:
         """Logits of the first `count` pictures into the .npy file `out`: the accuracy run."""
-        parts = [self.runner(np.ascontiguousarray(self._images[at : at + batch])) for at in range(0, count, batch)]
-        self._answers = np.concatenate(parts)[:count]
+        self._answers = self._logits(count, batch)
         np.save(out, self._answers)
         return {}
 
-    def warm(self, *, batch: int) -> dict[str, Any]:
+    def recall(self, *, kept: str, count: int, batch: int) -> dict[str, Any]:
+        """Take the answers of an earlier bench for those of the accuracy run, if the first of them are still given."""
+        answers = np.load(kept)[:count]
+        again = self._logits(min(CHECKED_AGAIN, count), batch)
+        self._answers = answers
+        try:
+            self._check(again, np.arange(len(again)))
+        except (UsageError, ValueError):
+            self._answers = np.empty(0, dtype=np.float32)
+            return {"holds": False}
+        return {"holds": True}
+
+    def _logits(self, count: int, batch: int) -> NDArray[np.float32]:
+        parts = [self.runner(np.ascontiguousarray(self._images[at : at + batch])) for at in range(0, count, batch)]
+        return np.concatenate(parts)[:count]
+
+    def warm(self, *, batch: int, window_s: float, least: int) -> dict[str, Any]:
         """Run until two windows in a row agree, or the limit is reached; report the runs and the last median."""
         started = time.perf_counter()
         runs, previous = 0, float("inf")
         while True:
-            window = self._time(batch, seconds=WARM_WINDOW_S, least=WARM_WINDOW_RUNS, most=10_000)
+            window = self._time(batch, seconds=window_s, least=least, most=10_000)
             runs += len(window)
             now = float(np.median(window))
             steady = abs(now - previous) <= WARM_AGREEMENT * previous
@@ -94,7 +128,38 @@ class Worker:
 
     def block(self, *, batch: int, seconds: float, least: int, most: int) -> dict[str, Any]:
         """Time runs for so long, and check each answer against the accuracy run."""
-        return {"samples_ns": self._time(batch, seconds=seconds, least=least, most=most)}
+        started = time.perf_counter()
+        samples = self._time(batch, seconds=seconds, least=least, most=most)
+        return {"samples_ns": samples, "seconds": time.perf_counter() - started, "peak_bytes": _peak_bytes()}
+
+    def device(self, *, batch: int, runs: int) -> dict[str, Any]:
+        """Times of the GPU alone, by part; none elsewhere."""
+        ((_, images), *_rest) = self._inputs(batch)
+        return {"parts_ns": self.runner.device_times(images, runs)}
+
+    def load(self, *, clients: int, seconds: float) -> dict[str, Any]:
+        """Answers to so many threads at once, each asking for one picture after the other."""
+        runner, inputs = self.runner, self._inputs(1)
+        ready = threading.Barrier(clients)
+
+        def ask(number: int) -> tuple[float, list[int], float]:
+            samples: list[int] = []
+            runner(inputs[number % len(inputs)][1])  # what a thread's first call sets up is no part of the load
+            ready.wait(WARM_LIMIT_S)
+            started = time.perf_counter()
+            while not samples or time.perf_counter() < started + seconds:
+                rows, images = inputs[(number + len(samples)) % len(inputs)]
+                before = time.perf_counter_ns()
+                logits = runner(images)
+                samples.append(time.perf_counter_ns() - before)
+                self._check(logits, rows)
+            return started, samples, time.perf_counter()
+
+        with ThreadPoolExecutor(clients) as pool:
+            served = list(pool.map(ask, range(clients)))
+        took = max(ended for _, _, ended in served) - min(started for started, _, _ in served)
+        samples = [sample for _, part, _ in served for sample in part]
+        return {"samples_ns": samples, "seconds": took, "peak_bytes": _peak_bytes()}
 
     def _time(self, batch: int, *, seconds: float, least: int, most: int) -> list[int]:
         runner = self.runner
@@ -123,15 +188,16 @@ class Worker:
         if not error <= SAME_SHARE * float(np.sqrt(np.mean(np.square(self._answers)))):
             raise UsageError("the answers of a timed run differ from those of the accuracy run")
 
-    def memory(self) -> dict[str, Any]:
-        """The largest resident size this process had, where the system tells."""
-        # Not getrusage: its maximum is inherited from the process that started this one.
-        try:
-            status = Path("/proc/self/status").read_text(encoding="ascii")
-        except OSError:
-            return {"peak_bytes": None}
-        lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        return {"peak_bytes": int(lines["VmHWM"].split()[0]) * 1024}
+
+def _peak_bytes() -> int | None:
+    """The largest resident size this process had, where the system tells."""
+    # Not getrusage: its maximum is inherited from the process that started this one.
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return int(lines["VmHWM"].split()[0]) * 1024
 
 
 def main() -> None:
@@ -143,6 +209,8 @@ def main() -> None:
         command = json.loads(line)
         try:
             reply = {"ok": getattr(worker, command.pop("do"))(**command)}
+        except Absent as exc:
+            reply = {"absent": str(exc)}
         except TinyresError as exc:
             reply = {"error": str(exc)}
         except Exception as exc:  # noqa: BLE001 - a contender's crash costs its row, not the bench

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -55,7 +57,7 @@ class Environment:
     """Usable by this process."""
     memory_bytes: int | None
     gpu: str | None
-    """Name and driver of the first CUDA device, if torch was loaded and sees one."""
+    """The first CUDA device, as torch sees it, or the driver's own program where torch is not loaded."""
     packages: dict[str, str]
 
 
@@ -98,6 +100,31 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def cores_for(threads: int) -> list[int]:
+    """Cores to keep a process with so many threads on, one of each physical core first; empty if there is no telling.
+
+    Two threads on the halves of one core are no two cores, and which ones a system would pick differs from run to run.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    usable = os.sched_getaffinity(0)
+    ordered = sorted(usable, key=lambda core: (core != min(_siblings(core) & usable), core))
+    return sorted(ordered[:threads])
+
+
+def _siblings(core: int) -> set[int]:
+    """The hardware threads of a core's physical core, itself among them."""
+    path = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+    found = {core}
+    try:
+        for part in path.read_text(encoding="ascii").strip().split(","):
+            first, _, last = part.partition("-")
+            found.update(range(int(first), int(last or first) + 1))
+    except (OSError, ValueError):
+        pass
+    return found
+
+
 def _cpu() -> tuple[str, frozenset[str]]:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -120,10 +147,25 @@ def _memory_bytes() -> int | None:
 
 def _gpu() -> str | None:
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
+    if torch is None:
+        return _gpu_by_driver()
+    if not torch.cuda.is_available():
         return None
     properties = torch.cuda.get_device_properties(0)
     return f"{properties.name} (sm_{properties.major}{properties.minor}, CUDA {torch.version.cuda})"
+
+
+def _gpu_by_driver() -> str | None:
+    """As the driver's own program says, where nothing that knows is loaded."""
+    if (program := shutil.which("nvidia-smi")) is None:
+        return None
+    asked = [program, "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader", "--id=0"]
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
+        name, capability, driver = (word.strip() for word in answer.splitlines()[0].split(","))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+    return f"{name} (sm_{capability.replace('.', '')}, driver {driver})"
 
 
 def process_count() -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def test_threads_do_not_share_a_request(exported: Exported) -> None:
 
 
 def test_float32_that_would_be_computed_in_less_is_refused(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_cpu, "computed_in", lambda compiled: "bf16")
+    monkeypatch.setattr(openvino_cpu, "computed_in", lambda compiled: Counter({"bf16": 3}))
     with pytest.raises(BackendUnavailable, match=r"would compute fp32\.onnx in bf16, not fp32"):
         open_runner(exported.path, backend="openvino")
 

@@ -11,10 +11,11 @@ from tinyres.cli import data  # --help lists the commands in this order
 from tinyres.cli import training
 from tinyres.cli import exporting
 from tinyres.cli import models
+from tinyres.cli import benching
 from tinyres.cli import machine
 # isort: on
 
-__all__ = ["app", "data", "exporting", "machine", "main", "models", "training"]
+__all__ = ["app", "benching", "data", "exporting", "machine", "main", "models", "training"]
 
 
 def main() -> None:

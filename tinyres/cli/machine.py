@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from tinyres.cli.benching import bench
 from tinyres.cli.exporting import export
-from tinyres.cli.models import bench, predict
+from tinyres.cli.models import predict
 from tinyres.cli.root import RUNS, Cache, Runs, app
 from tinyres.cli.training import train
 from tinyres.command import command

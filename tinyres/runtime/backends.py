@@ -33,6 +33,8 @@ class BackendInfo:
     """What must be installed where several offer the same import; empty: any."""
     int8: Target = "cpu"
     """How int8 is laid out for it."""
+    ways: tuple[str, ...] = ()
+    """In which it can run the same file, the plainest first; empty: in one."""
 
 
 BACKENDS = {
@@ -51,17 +53,30 @@ BACKENDS = {
     "openvino": BackendInfo("tinyres.runtime.openvino_cpu", "openvino", "openvino", ".onnx"),
     "tensorrt": BackendInfo("tinyres.runtime.tensorrt", "tensorrt", "trt", ".engine", int8="tensorrt"),
     "tensorrt-rtx": BackendInfo("tinyres.runtime.tensorrt_rtx", "tensorrt_rtx", "rtx", ".engine", int8="tensorrt"),
-    "pytorch": BackendInfo("tinyres.runtime.pytorch", "torch", "train", ".safetensors"),
+    "pytorch": BackendInfo(
+        "tinyres.runtime.pytorch",
+        "torch",
+        "train",
+        ".safetensors",
+        ways=("eager", "channels_last", "compiled", "eager bf16", "channels_last bf16", "compiled bf16"),
+    ),
 }
 
 
 def open_runner(
-    path: str | Path, *, backend: str | None = None, threads: int | None = None, unproven: bool = False
+    path: str | Path,
+    *,
+    backend: str | None = None,
+    threads: int | None = None,
+    way: str | None = None,
+    unproven: bool = False,
 ) -> Runner:
     """Open an artifact (or, with `pytorch`, a checkpoint); without `backend`, by the file's suffix.
 
-    `threads` is for CPU arithmetic; None leaves the library its default, all cores. `unproven` opens an engine that no
-    device has run yet, for its proof. Errors: UsageError for an unknown backend or a file it does not take;
+    `threads` is for CPU arithmetic; None leaves the library its default, all cores. `way` is one of the backend's
+    `ways`. `unproven` opens an engine that no device has run yet, for its proof.
+
+    Errors: UsageError for an unknown backend or way, or a file it does not take;
     ArtifactError for a file that is none; ProofError for an unproven engine; BackendUnavailable.
     """
     path = Path(path)
@@ -78,7 +93,11 @@ def open_runner(
         module = importlib.import_module(info.module)
     except ImportError as exc:
         raise missing_extra(name, info.package, info.extra) from exc
-    opened: Backend = module.open_backend(path, threads=threads)
+    chosen = {}
+    if way is not None:
+        require_choice(f"way of {name}", way, info.ways)
+        chosen["way"] = way
+    opened: Backend = module.open_backend(path, threads=threads, **chosen)
     return Runner(opened)
 
 

@@ -20,6 +20,7 @@ class FakeBackend:
 
     name = "fake"
     device = "none"
+    evidence = "a function"
 
     def __init__(self, spec: ModelSpec, answer: Callable[[NDArray[np.uint8]], NDArray[np.float32]]) -> None:
         self.spec = spec

@@ -32,6 +32,7 @@ class OnnxRuntimeCpu:
 
     def __init__(self, session: Any, spec: ModelSpec, precision: Precision) -> None:
         self._session = session
+        self.evidence = ", ".join(session.get_providers())
         self.spec = spec
         self.precision = precision
 

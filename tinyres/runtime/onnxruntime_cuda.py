@@ -35,6 +35,7 @@ class OnnxRuntimeGpu:
         self.spec = spec
         self.precision = precision
         self._session = session
+        self.evidence = ", ".join(session.get_providers())
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Copy in, run for the logits alone, copy out; more pictures than the session takes go in parts."""

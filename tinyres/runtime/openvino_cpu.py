@@ -34,8 +34,9 @@ class OpenVino:
     name = "openvino"
     device = "cpu"
 
-    def __init__(self, compiled: Any, spec: ModelSpec, precision: Precision) -> None:
+    def __init__(self, compiled: Any, spec: ModelSpec, precision: Precision, evidence: str) -> None:
         self._compiled = compiled
+        self.evidence = evidence
         self.spec = spec
         self.precision = precision
         self._requests = threading.local()
@@ -74,23 +75,26 @@ def open_backend(path: Path, *, threads: int | None) -> OpenVino:
         compiled = core.compile_model(model, "CPU", config)
     except RuntimeError as exc:
         raise BackendUnavailable(f"OpenVINO does not compile {path.name}: {_first_line(exc)}") from exc
-    compute = computed_in(compiled)
+    heavy = computed_in(compiled)
+    compute = NUMBERS[heavy.most_common(1)[0][0]]
     if metadata.precision == "fp32" and compute != "fp32":
         raise BackendUnavailable(f"OpenVINO would compute {path.name} in {compute}, not fp32")
-    return OpenVino(compiled, metadata.spec, Precision(storage=metadata.precision, compute=compute))
+    devices = ", ".join(compiled.get_property(properties.execution_devices))
+    evidence = f"{devices}: " + ", ".join(f"{count} heavy operations in {kind}" for kind, count in heavy.most_common())
+    return OpenVino(compiled, metadata.spec, Precision(storage=metadata.precision, compute=compute), evidence)
 
 
-def computed_in(compiled: Any) -> Number:
-    """The arithmetic of most of the heavy operations, as the compiled model says. Errors: BackendUnavailable."""
+def computed_in(compiled: Any) -> Counter[str]:
+    """The arithmetic of the heavy operations, as the compiled model says. Errors: BackendUnavailable for others."""
     found = Counter(
         operation.get_rt_info()["runtimePrecision"].astype(str)
         for operation in compiled.get_runtime_model().get_ops()
         if operation.get_rt_info()["layerType"].astype(str) in HEAVY
     )
-    ((shown, _),) = found.most_common(1) or [("nothing", 0)]
-    if shown not in NUMBERS:
-        raise BackendUnavailable(f"OpenVINO says that it computes in {shown}")
-    return NUMBERS[shown]
+    unknown = [shown for shown in found if shown not in NUMBERS] if found else ["nothing"]
+    if unknown:
+        raise BackendUnavailable(f"OpenVINO says that it computes in {', '.join(unknown)}")
+    return found
 
 
 def _first_line(error: Exception) -> str:

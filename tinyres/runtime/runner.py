@@ -46,6 +46,8 @@ class Backend(Protocol):
     """Where it really runs, read back from the library: cpu, cuda:0, ..."""
     spec: ModelSpec
     precision: Precision
+    evidence: str
+    """What its library itself says of what it runs."""
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, S, S, 3) contiguous uint8 to logits (N, C). Errors: BackendUnavailable if the library fails."""
@@ -63,6 +65,7 @@ class Runner:
         self.device = backend.device
         self.spec = backend.spec
         self.precision = backend.precision
+        self.evidence = backend.evidence
         self._infer = backend.infer
         self._shape = backend.spec.input_shape
         self._classes = backend.spec.classes
@@ -81,6 +84,11 @@ class Runner:
                 f"{self.name} answered {logits.dtype} {logits.shape} for {len(images)} of {self._classes} classes"
             )
         return logits
+
+    def device_times(self, images: NDArray[np.uint8], runs: int) -> dict[str, list[int]]:
+        """Nanoseconds that the device alone takes for a batch, by part, each `runs` times; empty without a GPU."""
+        timed = getattr(self._backend, "device_times", None)
+        return timed(images, runs) if timed is not None else {}
 
     def close(self) -> None:
         """Give the backend's memory back; a second call does nothing."""

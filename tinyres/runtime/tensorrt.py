@@ -42,6 +42,7 @@ class Engine:
         self.spec = passport.metadata.spec
         precision = passport.metadata.precision
         self.precision = Precision(precision, precision)
+        self.evidence = f"{library.name} {library.version} on {device.name}"
         self._library, self._engine, self._stream = library, engine, stream
         _, self._usual, self._most = passport.options.batches
         self._image = stream.pinned((self._most, *self.spec.input_shape), np.uint8)
