@@ -39,6 +39,7 @@ class Cuda:
         self.recording: list[Callable[[], None]] | None = None
         self.launches = 0
         self.refuse = ""
+        self.events = self.clock = 0
 
     def begin(self, work: Callable[[], None]) -> None:
         (self.queue if self.recording is None else self.recording).append(work)
@@ -84,8 +85,24 @@ class Cuda:
     def cudaStreamSynchronize(self, stream: int) -> tuple[Error]:
         assert self.recording is None
         while self.queue:
+            self.clock += 1  # everything takes a millisecond, an event too
             self.queue.pop(0)()
         return (Error.cudaSuccess,)
+
+    def cudaEventCreate(self) -> tuple[Error, int]:
+        self.events += 1
+        self.held[100 + self.events] = 0
+        return Error.cudaSuccess, 100 + self.events
+
+    def cudaEventDestroy(self, event: int) -> tuple[Error]:
+        return self._free(event)
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[Error]:
+        self.begin(lambda: self.held.__setitem__(event, self.clock))
+        return (Error.cudaSuccess,)
+
+    def cudaEventElapsedTime(self, start: int, end: int) -> tuple[Error, float]:
+        return Error.cudaSuccess, float(self.held[end] - self.held[start])
 
     def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[Error]:
         assert not self.queue, "recorded while work was under way"

@@ -15,7 +15,7 @@ import pytest
 
 from tinyres.errors import ArtifactError, BackendUnavailable
 from tinyres.export.artifact import Exported
-from tinyres.runtime import onnxruntime_tensorrt
+from tinyres.runtime import onnxruntime_cuda, onnxruntime_tensorrt
 from tinyres.runtime.backends import open_runner
 from tinyres.runtime.cuda import Device
 from tinyres.runtime.onnxruntime_tensorrt import provider_settings
@@ -87,6 +87,18 @@ def test_the_answers_are_bound_and_those_of_the_graph(acted: Acted, exported: Ex
         assert (gpu.name, gpu.device) == (backend, "cuda:0")
         np.testing.assert_array_equal(gpu(images), cpu(images))
     assert acted.batches == [5]
+
+
+def test_the_network_alone_is_timed_with_pictures_and_logits_on_the_device(
+    acted: Acted, exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime_cuda.OnnxRuntimeGpu, "_memory", "cpu")
+    with open_runner(exported.path, backend="onnxruntime-cuda") as gpu:
+        parts = gpu.device_times(np.zeros((5, 16, 16, 3), dtype=np.uint8), 4)
+    assert list(parts) == ["network"]
+    assert len(parts["network"]) == 4
+    assert min(parts["network"]) > 0
+    assert acted.batches == [5] * 4
 
 
 def test_float32_means_float32_and_the_cpu_gets_nothing(

@@ -108,6 +108,24 @@ def test_only_sizes_that_come_back_get_a_graph_and_not_more_than_there_is_room_f
         assert engine.contexts == 1 + times
 
 
+def test_the_device_is_timed_part_by_part_and_nothing_of_it_stays(acted: tuple[Cuda, ActedEngine, Runner]) -> None:
+    cuda, engine, run = acted
+    run(pictures(9))
+    held = len(cuda.held)
+    parts = run.device_times(pictures(4), 3)
+    # A millisecond for each thing on the stream, the end's event among them: two copies and the network make three.
+    assert parts == {
+        "copy in": [2_000_000] * 3,
+        "network": [2_000_000] * 3,
+        "copy out": [2_000_000] * 3,
+        "all, enqueued": [4_000_000] * 3,
+        "all, one graph": [4_000_000] * 3,
+    }
+    assert len(cuda.held) == held + 1  # the graph, which runs of that size go on with
+    np.testing.assert_array_equal(run(pictures(4)), engine.answer(pictures(4)))
+    assert set(run.device_times(pictures(20), 1)) == set(parts)  # as many as the profile takes
+
+
 def test_no_memory_for_a_context_is_an_error_of_ours(acted: tuple[Cuda, ActedEngine, Runner]) -> None:
     _, engine, run = acted
     engine.contexts_most = 1

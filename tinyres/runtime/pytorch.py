@@ -53,6 +53,23 @@ class PyTorch:
             raise BackendUnavailable(f"PyTorch failed: {_first_line(exc)}") from exc
         return logits
 
+    def device_times(self, images: NDArray[np.uint8], runs: int) -> dict[str, list[int]]:
+        """Nanoseconds of the network alone on a GPU, between events on its stream; empty on a CPU."""
+        if not self.device.startswith("cuda"):
+            return {}
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        took = []
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.require(images, requirements="W")).to(self.device)
+            pixels = normalize(pixels, self.spec.preprocess).to(self._dtype)
+            for _ in range(runs):
+                start.record()
+                self._model(pixels)
+                end.record()
+                end.synchronize()
+                took.append(round(start.elapsed_time(end) * 1e6))
+        return {"network": took}
+
     def close(self) -> None:
         """Drop the weights."""
         del self._model

@@ -77,6 +77,25 @@ class Engine:
         logits: NDArray[np.float32] = self._logits[:count].copy()
         return logits
 
+    def device_times(self, images: NDArray[np.uint8], runs: int) -> dict[str, list[int]]:
+        """Nanoseconds by part for one batch, at most the profile's largest: the copies, the network, and all three
+        enqueued one by one and launched as a graph."""
+        count = min(len(images), self._most)
+        with self._lock:
+            self._part(images[:count])
+            if count not in self._graphs:
+                self._graphs[count] = self._record(count)
+            context, stream = self._context, self._stream
+            self._begin(context, count)
+            parts: dict[str, Callable[[], object]] = {
+                "copy in": lambda: self._copy_in(count),
+                "network": lambda: self._run(context),
+                "copy out": lambda: self._copy_out(count),
+                "all, enqueued": lambda: self._enqueue(context, count),
+                "all, one graph": self._graphs[count],
+            }
+            return {name: stream.time(work, runs) for name, work in parts.items()}
+
     def _record(self, count: int) -> Callable[[], None]:
         """Run `count` pictures, and record the same as a graph, with a context that keeps this batch size."""
         context = self._new_context()
@@ -93,9 +112,18 @@ class Engine:
         self._enqueue(context, count)
 
     def _enqueue(self, context: Any, count: int) -> None:
+        self._copy_in(count)
+        self._run(context)
+        self._copy_out(count)
+
+    def _copy_in(self, count: int) -> None:
         self._stream.copy_in(self._image, self._memory["image"], count * self._image[0].nbytes)
+
+    def _run(self, context: Any) -> None:
         if not context.execute_async_v3(int(self._stream.handle)):
             raise BackendUnavailable(f"{self.name} failed: {self._library.messages.take_error()}")
+
+    def _copy_out(self, count: int) -> None:
         self._stream.copy_out(self._memory["logits"], self._logits, count * self._logits[0].nbytes)
 
     def _new_context(self) -> Any:
