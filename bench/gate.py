@@ -99,9 +99,8 @@ def parse_condition(text: str) -> Condition:
     units = METRICS[match["metric"]].units
     if match["unit"] not in units:
         shown = ", ".join(unit or "none" for unit in units)
-        raise UsageError(
-            f"--fail-if {text!r}: {match['metric']} is not in {match['unit'] or 'no unit'!r}", hint=f"valid: {shown}"
-        )
+        wrong = f"is not in {match['unit']}" if match["unit"] else "needs a unit"
+        raise UsageError(f"--fail-if {text!r}: {match['metric']} {wrong}", hint=f"valid: {shown}")
     return Condition(
         text,
         (match["rows"] or "").strip(),

@@ -15,7 +15,7 @@ from tinyres import environment
 from tinyres.bench import answers, schedule
 from tinyres.bench.conditions import Observer, read_gpu
 from tinyres.bench.lane import Lane, Series, absent_row
-from tinyres.bench.process import OPEN_LIMIT_S, REPLY_LIMIT_S, WorkerProcess
+from tinyres.bench.process import OPEN_LIMIT_S, WorkerProcess
 from tinyres.bench.results import SCHEMA, Block, ColdStart, Results
 from tinyres.runs import now
 from tinyres.units import counted, duration
@@ -38,6 +38,10 @@ REPEATS = 2
 """Further tries for a disturbed block."""
 REPEATED_SHARE = 0.25
 """Of the blocks may be repeated: on a machine that is never left alone, a bench still ends."""
+PATIENCE_S, PATIENCE = 30.0, 20
+"""A block that takes so many times as long as it should, and this longer, hangs."""
+WARM_LIMIT_S = 180.0
+"""What is compiled for a batch size is compiled when it is warmed up."""
 WINDOW_S, WINDOW_RUNS = 0.2, 5
 DEVICE_RUNS = 100
 
@@ -266,16 +270,18 @@ class Bench:
         for lane in lanes:
             with lane.costs_its_row():
                 before = self._gpu_memory()
-                warm = lane.worker.ask("warm", batch=batch, window_s=window_s, least=least)
+                warm = lane.worker.ask("warm", batch=batch, window_s=window_s, least=least, limit_s=WARM_LIMIT_S)
                 lane.by_batch[batch] = Series(warm)
                 if lane.device_bytes is not None and (more := self._gpu_memory(since=before)) is not None:
                     lane.device_bytes += more
 
     def _block(self, lane: Lane, series: Series, number: int, asked: dict[str, Any], *, repeats: int) -> None:
         """One block, and another in its place if it was disturbed and there is time."""
+        runs = asked.get("least", 1) * asked.get("batch", asked.get("clients"))
+        limit_s = PATIENCE_S + PATIENCE * max(asked["seconds"], runs * lane.single_s)
         for left in range(repeats, -1, -1):
             before = self._observer.read(lane.worker.id)
-            reply = lane.worker.ask(limit_s=REPLY_LIMIT_S, **asked)
+            reply = lane.worker.ask(limit_s=limit_s, **asked)
             after = self._observer.read(lane.worker.id)
             lane.peak_bytes = reply["peak_bytes"]
             disturbed = self._observer.disturbance(before, after)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LARGEST_SWEPT = 256
-LIMITS_S = (60.0, 45.0, 30.0, 20.0, 15.0, 10.0, 5.0, 0.0)
+LIMITS_S = (math.inf, 60.0, 45.0, 30.0, 20.0, 15.0, 10.0, 5.0, 0.0)
 """Tried in turn until all fits into the time there is."""
 
 
@@ -87,7 +87,7 @@ def fitted(latencies_s: Iterable[float], effort: Effort, seconds: float) -> Effo
         smaller = replace(effort, limit_s=min(limit_s, effort.limit_s), seconds=min(effort.seconds, max(limit_s, 1.0)))
         if sum(total_seconds(latency, smaller) for latency in known) <= seconds:
             break
-    return effort if smaller.limit_s == effort.limit_s else smaller
+    return smaller
 
 
 def swept_sizes(batches: Sequence[int]) -> list[int]:

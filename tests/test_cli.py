@@ -79,6 +79,7 @@ def bad_inputs(folder: Path) -> None:
     (folder / "text.onnx").write_text("not a model")
     (folder / "foreign.pth").write_bytes(b"not a state dict")
     (folder / "foreign.safetensors").write_bytes(b"not weights")
+    (folder / "old.json").write_text('{"schema": 1}')
     (folder / "cut.zip").write_bytes(b"PK\x03\x04 cut short")
 
 
@@ -129,6 +130,16 @@ MISTAKES = [
     (["predict", "text.jpg", "--model", "text.onnx"], 2, "text.onnx is not an ONNX model"),
     (["bench", "RUN", "--batch", ""], 2, "batches are whole numbers"),
     (["bench", "RUN", "--backends", "tensorflow"], 2, "there is no backend 'tensorflow'"),
+    (["bench", "RUN", "--backends", "tensorrt"], 4, "nothing can be measured here: tensorrt: nothing for it"),
+    (["bench", "RUN", "--quick", "--thorough"], 2, "--quick and --thorough exclude each other"),
+    (["bench", "RUN", "--fail-if", "p50>5"], 2, "p50 needs a unit"),
+    (["bench", "RUN", "--fail-if", "p55>5ms"], 2, "there is no 'p55'"),
+    (["bench", "RUN", "--fail-if", "fast"], 2, "hint: for example 'p50>5ms'"),
+    (["bench", "RUN", "--fail-if", "slower-than-before"], 2, "hint: --against results.json"),
+    (["bench", "RUN", "--against", "missing.json"], 2, "cannot read missing.json"),
+    (["bench", "RUN", "--against", "text.onnx"], 2, "text.onnx is not JSON"),
+    (["bench", "RUN", "--against", "old.json"], 2, "old.json has version 1 of the schema; valid: 2"),
+    (["bench", "text.onnx"], 2, "text.onnx has no certificate"),
     (["eval", "RUN", "--data", "missing"], 2, "there is no such folder or zip"),
     (["trian"], 2, "No such command 'trian'"),
 ]

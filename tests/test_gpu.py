@@ -66,6 +66,9 @@ def test_tensorrt_builds_runs_and_proves_an_engine(onnx: Path) -> None:
         wanted = cpu(images)
         for count in (1, 8, 31, 32, 33, 70, 8, 1):  # recorded, replayed, and in parts
             np.testing.assert_allclose(engine(images[:count]), wanted[:count], rtol=1e-3, atol=1e-3)
+        parts = engine.device_times(images[:32], 20)
+        assert set(parts) == {"copy in", "network", "copy out", "all, enqueued", "all, one graph"}
+        assert all(min(took) > 0 for took in parts.values())
 
 
 def test_tensorrt_for_rtx_runs_on_its_gpus_and_refuses_others_readably(onnx: Path) -> None:
@@ -86,3 +89,7 @@ def test_onnxruntimes_providers_prove_the_file(onnx: Path, backend: str) -> None
         pytest.skip(str(missing))
     levels = verify(onnx, backend=backend, progress=Silent()).levels
     assert all(level.passed for level in levels)
+    with open_runner(onnx, backend=backend) as runner:
+        parts = runner.device_times(np.zeros((32, 64, 64, 3), dtype=np.uint8), 20)
+    assert len(parts["network"]) == 20
+    assert min(parts["network"]) > 0

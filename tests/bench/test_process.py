@@ -29,7 +29,10 @@ def test_a_hang_is_ended_after_its_limit() -> None:
 
 def test_a_kill_is_noticed_at_once() -> None:
     command = program("import os, signal, sys; sys.stdin.readline(); os.kill(os.getpid(), signal.SIGKILL)")
-    with WorkerProcess(command) as worker, pytest.raises(ContenderFailed, match="ended with code -9"):
+    with (
+        WorkerProcess(command) as worker,
+        pytest.raises(ContenderFailed, match="was killed, as the system does when memory runs out"),
+    ):
         worker.ask("open")
 
 
@@ -38,7 +41,6 @@ def test_a_refusal_is_passed_on_and_the_process_lives() -> None:
         for _ in range(2):
             with pytest.raises(ContenderFailed, match="was not told to open a model"):
                 worker.ask("block", batch=1, seconds=0.1, least=1, most=2)
-        assert worker.ask("memory")["peak_bytes"] > 10 * 2**20
 
 
 def test_an_end_between_two_questions_is_noticed() -> None:

@@ -1,36 +1,51 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from tiny import TrainedRun
 
 from tinyres import records
-from tinyres.bench import run as bench_run
-from tinyres.bench import worker
+from tinyres.bench import answers, worker
 from tinyres.bench.contenders import Contender, find_contenders
-from tinyres.bench.report import markdown, terminal, write_reports
+from tinyres.bench.reports.terminal import terminal
+from tinyres.bench.reports.write import write_reports
 from tinyres.bench.results import Results
 from tinyres.bench.run import run_bench
 from tinyres.bench.schedule import Effort
+from tinyres.bench.schema import schema
 from tinyres.checkpoint import load_weights, save_tensors
 from tinyres.errors import UsageError
 from tinyres.export.artifact import Exported
 from tinyres.progress import Silent
 from tinyres.runs import find_model
+from tinyres.runtime.backends import BACKENDS
 from tinyres.runtime.fake import FakeBackend
-from tinyres.runtime.runner import Precision, Runner
+from tinyres.runtime.runner import Runner
 
-SHORT = Effort(seconds=0.2, runs=12, limit_s=2.0, limit_runs=4, rounds=2)
+SHORT = Effort(
+    seconds=0.2,
+    runs=12,
+    limit_s=2.0,
+    limit_runs=4,
+    rounds=2,
+    cold_starts=2,
+    side_s=0.02,
+    side_batch_s=0.01,
+    side_rounds=1,
+)
 
 
 @pytest.fixture(scope="module")
 def results(exported: Exported, trained: TrainedRun) -> Results:
-    contenders = find_contenders(find_model("tiny", trained.runs), None)
-    broken = Contender("onnxruntime-cpu", exported.path.with_name("gone.onnx"), "", "full", "")
+    contenders = find_contenders(find_model("tiny", trained.runs), None, all_ways=False)
+    broken = Contender("onnxruntime-cpu", exported.path.with_name("gone.onnx"), "0", "full", "")
     broken.path.write_bytes(b"no model")
     try:
         return run_bench(
@@ -48,28 +63,45 @@ def results(exported: Exported, trained: TrainedRun) -> Results:
 
 
 def test_every_contender_has_samples_accuracy_and_its_proof_in_one_row(results: Results) -> None:
-    pytorch, onnx, openvino = (row for row in results.rows if row.status == "ok")
-    assert openvino.name == "openvino fp32"
-    assert (pytorch.name, pytorch.proof) == ("pytorch", "reference")
+    pytorch, last, onnx, openvino = results.measured
+    assert [row.name for row in (last, openvino)] == ["pytorch channels_last", "openvino fp32"]
+    assert (pytorch.name, pytorch.proof) == ("pytorch eager", "reference")
     assert (onnx.name, onnx.proof) == ("onnxruntime-cpu fp32", "full")
-    for row in (pytorch, onnx, openvino):
-        assert row.status == "ok"
+    for row in results.measured:
         assert row.accuracy is not None
         assert row.accuracy.images == 15
-        assert [measured.batch for measured in row.measurements] == [1, 4]
-        for measured in row.measurements:
-            assert len(measured.blocks_ns) == 2
+        for batch in (1, 4):
+            measured = row.at(batch)
+            assert measured is not None
+            assert list(measured.kept) == [0, 1]
             assert len(measured.samples_s) >= 12
             assert min(measured.samples_s) > 0
+        assert len(row.cold) == 2
+        assert row.parity is not None
+        assert (row.parity.same, row.parity.images) == (15, 15)
+        assert row.parity.error < 1e-5
+        assert (row.gained, row.lost) == (0, 0)
     assert pytorch.accuracy == onnx.accuracy == openvino.accuracy
-    assert results.threads == 1
+    assert "CPUExecutionProvider" in onnx.evidence
+    assert "CPU: " in openvino.evidence
+    assert "heavy operations in f32" in openvino.evidence
+    assert (results.threads, len(results.affinity), results.baseline) == (1, 1, "pytorch eager")
+
+
+def test_throughput_is_measured_over_more_batch_sizes_and_answers_under_load(results: Results) -> None:
+    for row in results.measured:
+        sizes = [measured.batch for measured in row.measurements]
+        assert sizes == sorted(sizes)
+        assert {1, 2, 4, 8} <= set(sizes)
+        assert [load.clients for load in row.loads] == [1, 2, 4, 8]
+        assert all(len(load.samples_s) >= load.clients and load.per_second > 0 for load in row.loads)
 
 
 def test_a_contender_that_cannot_open_costs_only_its_row(results: Results) -> None:
     failed = next(row for row in results.rows if row.status == "failed")
     assert "is not an ONNX model" in failed.reason
     assert "gone" not in "".join(line for line in terminal(results).splitlines() if " ms" in line)
-    assert "onnxruntime-cpu gone: failed" in markdown(results)
+    assert "onnxruntime-cpu gone: failed" in terminal(results)
 
 
 def test_results_survive_writing_and_reading_and_name_no_path(results: Results, tmp_path: Path) -> None:
@@ -77,30 +109,20 @@ def test_results_survive_writing_and_reading_and_name_no_path(results: Results, 
     assert records.load(Results, tmp_path / "results.json") == results
     for path in tmp_path.iterdir():
         assert str(Path.home()) not in path.read_text()
-    table = (tmp_path / "results.md").read_text()
-    assert "| pytorch |" in table
-    assert "host array in, host logits out" in table
 
 
-def test_the_terminal_table_fits_eighty_columns(results: Results) -> None:
-    named = replace(results.rows[0], name="onnxruntime-cpu int8-tensorrt", proof="sampled")
-    lines = terminal(replace(results, rows=[*results.rows, named])).splitlines()
-    assert max(len(line) for line in lines if " ms" in line and ":" not in line) <= 80
-
-
-def test_without_the_checkpoint_the_others_are_compared_with_float32(results: Results) -> None:
-    others = replace(results, rows=[row for row in results.rows if row.backend != "pytorch"])
-    halves = replace(others.rows[0], name="half", precision=Precision("fp16", "fp32"))
-    shown = terminal(replace(others, rows=[halves, *others.rows]))
-    lines = [line.split() for line in shown.splitlines()]
-    assert next(line for line in lines if line[:1] == ["contender"])[4] == "ratio"
-    assert "The ratio is to onnxruntime-cpu fp32; n.s.: not significant." in shown
-    assert next(line for line in lines if line[:2] == ["onnxruntime-cpu", "fp32"])[7] == "1"
-
-
-def test_a_toy_says_so(results: Results) -> None:
-    assert "a toy" in markdown(replace(results, data_kind="shapes"))
-    assert "a toy" not in markdown(results)
+def test_results_fit_the_published_schema_and_nothing_else_does(results: Results) -> None:
+    published = json.loads((REPOSITORY / "docs" / "bench-schema.json").read_text())
+    assert published == schema(), "python -m tinyres.bench.schema > docs/bench-schema.json"
+    validator = jsonschema.Draft202012Validator(published)
+    written = json.loads(records.to_json(results))
+    validator.validate(written)
+    for spoil in ({"schema": 1}, {"threads": "two"}, {"more": 0}):
+        assert not validator.is_valid({**written, **spoil})
+    del written["rows"][0]["measurements"][0]["blocks"][0]["samples_ns"]
+    assert not validator.is_valid(written)
+    described = published["$defs"]["Measurement"]["properties"]["steady"]["description"]
+    assert described.startswith("The warm-up ended because two windows agreed")
 
 
 def test_an_artifact_without_its_proof_takes_no_part(exported: Exported, trained: TrainedRun, tmp_path: Path) -> None:
@@ -128,25 +150,25 @@ def test_an_artifact_of_an_earlier_checkpoint_takes_no_part(
 
 
 def test_a_slow_contender_still_judges_every_class(trained: TrainedRun, tmp_path: Path) -> None:
-    _, labels = bench_run._pictures(trained.started.dataset, tmp_path, bench_run.IMAGES)
-    assert set(labels[:8].tolist()) == {0, 1, 2}
+    chosen = answers.choose_pictures(trained.started.dataset, tmp_path, answers.IMAGES)
+    assert set(chosen.labels[:8].tolist()) == {0, 1, 2}
 
 
 def test_accuracy_is_over_as_many_pictures_as_were_asked_for_and_else_as_there_is_time(
-    exported: Exported, trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
+    exported: Exported, trained: TrainedRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(bench_run, "ACCURACY_S", 0.0)
-    monkeypatch.setattr(bench_run, "LEAST_IMAGES", 5)
+    monkeypatch.setattr(answers, "COUNTS", (10, 5))
     contenders = find_contenders(find_model("tiny", trained.runs), ["onnxruntime-cpu"])
-    for asked, wanted in ((None, 5), (12, 12), (10_000, 15)):
+    for asked, budget_s, wanted in ((None, 0.0, 5), (None, 1e9, 10), (12, 0.0, 12), (10_000, 0.0, 15)):
         results = run_bench(
             contenders,
             trained.started.dataset,
             run="tiny",
             batches=(1,),
-            effort=SHORT,
+            effort=replace(SHORT, budget_s=budget_s),
             images=asked,
             command="",
+            cache_dir=tmp_path / str(wanted),
             progress=Silent(),
         )
         (row,) = results.rows
@@ -157,14 +179,18 @@ def test_accuracy_is_over_as_many_pictures_as_were_asked_for_and_else_as_there_i
 def test_a_backend_without_a_file_is_listed_with_the_reason(trained: TrainedRun, tmp_path: Path) -> None:
     shutil.copytree(trained.started.run.path, tmp_path / "tiny", ignore=shutil.ignore_patterns("export"))
     contenders = find_contenders(find_model("tiny", tmp_path), None)
-    assert {contender.backend: contender.absent for contender in contenders} == {
-        "pytorch": "",
+    assert {contender.name: contender.absent for contender in contenders} == {
+        **dict.fromkeys([f"pytorch {way}" for way in BACKENDS["pytorch"].ways], ""),
         **dict.fromkeys(
             ("onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt", "openvino"),
-            "nothing exported for it (no .onnx file)",
+            "nothing for it: no .onnx file (tinyres export tiny)",
         ),
-        **dict.fromkeys(("tensorrt", "tensorrt-rtx"), "nothing exported for it (no .engine file)"),
+        **dict.fromkeys(
+            ("tensorrt", "tensorrt-rtx"), "nothing for it: no .engine file (tinyres export tiny --format trt)"
+        ),
     }
+    quick = find_contenders(find_model("tiny", tmp_path), ["pytorch"], all_ways=False)
+    assert [contender.absent for contender in quick] == ["", "", *["not with --quick"] * 4]
 
 
 def test_an_unknown_backend_is_refused(trained: TrainedRun) -> None:

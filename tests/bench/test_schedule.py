@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyres.bench.schedule import DEFAULT, interleaved, plan_block, total_seconds
+from tinyres.bench.schedule import DEFAULT, QUICK, THOROUGH, fitted, interleaved, plan_block, swept_sizes, total_seconds
 
 
 def test_contenders_take_turns_and_turn_round() -> None:
@@ -24,3 +24,33 @@ def test_every_plan_reaches_one_of_the_two_rules(latency: float) -> None:
 def test_a_fast_contender_is_timed_for_three_seconds_and_a_slow_one_for_a_minute() -> None:
     assert total_seconds(0.001, DEFAULT) == pytest.approx(3)
     assert total_seconds(2.0, DEFAULT) == pytest.approx(60)
+
+
+@given(
+    st.lists(st.floats(1e-4, 5), min_size=1, max_size=26),
+    st.floats(0, 2000),
+    st.sampled_from([QUICK, DEFAULT, THOROUGH]),
+)
+def test_what_is_fitted_takes_no_longer_than_there_is_time_for_and_never_too_few_runs(
+    latencies: list[float], seconds: float, effort: object
+) -> None:
+    assert isinstance(effort, type(DEFAULT))
+    smaller = fitted(latencies, effort, seconds)
+    planned = [total_seconds(latency, smaller) for latency in latencies]
+    least = [max(min(effort.seconds, 1.0), effort.limit_runs * latency * 1.5) for latency in latencies]
+    assert sum(planned) <= max(seconds, sum(least) * 1.5)
+    for latency in latencies:
+        block = plan_block(latency, smaller)
+        assert block.least * smaller.rounds >= effort.limit_runs
+    if sum(total_seconds(latency, effort) for latency in latencies) <= seconds:
+        assert smaller == effort  # nothing is cut without need
+
+
+def test_only_the_slow_are_cut() -> None:
+    smaller = fitted([0.001, 0.5], DEFAULT, 30.0)
+    assert total_seconds(0.001, smaller) == pytest.approx(3)
+    assert 7.5 <= total_seconds(0.5, smaller) <= 27
+
+
+def test_the_curve_is_over_powers_of_two() -> None:
+    assert swept_sizes([1, 32, 7]) == [2, 4, 8, 16, 64, 128, 256]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from tiny import TrainedRun
 
@@ -123,3 +124,56 @@ def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none.safetensors").write_bytes(b"text")
     with pytest.raises(CheckpointError):
         open_runner(tmp_path / "none.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", BACKENDS["pytorch"].ways)
+def test_each_way_of_pytorch_runs_as_it_says_or_says_why_not(
+    trained: TrainedRun, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    with open_runner(trained.best, backend="pytorch") as usual:
+        wanted = usual(images)
+    try:
+        runner = open_runner(trained.best, backend="pytorch", way=way, threads=1)
+    except BackendUnavailable as exc:
+        assert "bf16 instructions" in str(exc) or "C++ compiler" in str(exc)  # noqa: PT017 - either is an answer
+        return
+    half = way.endswith("bf16")
+    with runner:
+        assert runner.precision == (Precision("bf16", "bf16") if half else Precision("fp32", "fp32"))
+        for count in (5, 1, 3):
+            np.testing.assert_allclose(runner(images[:count]), wanted[:count], atol=0.3 if half else 1e-4)
+        assert not half or np.abs(runner(images) - wanted).max() > 1e-6  # it did compute in less
+        assert ("1 graph without a break" in runner.evidence) == way.startswith("compiled")
+
+
+def test_a_way_that_there_is_not_is_refused(trained: TrainedRun, exported: Exported) -> None:
+    with pytest.raises(UsageError, match="there is no way of pytorch 'compield'") as caught:
+        open_runner(trained.best, backend="pytorch", way="compield")
+    assert "did you mean 'compiled'?" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="there is no way of onnxruntime-cpu"):
+        open_runner(exported.path, backend="onnxruntime-cpu", way="eager")
+
+
+def test_what_a_cpu_or_an_installation_cannot_do_is_refused(
+    trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinyres.environment._cpu", lambda: ("Old", frozenset({"avx2"})))
+    with pytest.raises(BackendUnavailable, match="no bf16 instructions"):
+        open_runner(trained.best, backend="pytorch", way="eager bf16")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BackendUnavailable, match=r"needs a C\+\+ compiler") as caught:
+        open_runner(trained.best, backend="pytorch", way="compiled")
+    assert caught.value.hint == "apt-get install g++"
+
+
+@pytest.mark.slow
+def test_what_cannot_be_compiled_is_the_backends_failure(trained: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> object:
+        raise RuntimeError("the compiler broke\nmore")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    with pytest.raises(BackendUnavailable, match=r"torch\.compile failed: the compiler broke$"):
+        open_runner(trained.best, backend="pytorch", way="compiled")

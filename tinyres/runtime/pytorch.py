@@ -14,6 +14,7 @@ from tinyres.data.augment import normalize
 from tinyres.errors import BackendUnavailable, TinyresError
 from tinyres.model import pick_device
 from tinyres.runtime.runner import Number, Precision
+from tinyres.units import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,16 +111,16 @@ def _compiled(model: nn.Module, spec: ModelSpec, device: torch.device, dtype: to
     config.fail_on_recompile_limit_hit = True
     logging.getLogger("torch").setLevel(logging.ERROR)
     compiled: nn.Module = torch.compile(model, dynamic=True, fullgraph=True)  # type: ignore[assignment]
-    size = spec.preprocess.image_size
+    size, before = spec.preprocess.image_size, utils.counters["stats"]["unique_graphs"]
     try:
         with torch.inference_mode():
             compiled(torch.zeros((1, 3, size, size), device=device, dtype=dtype))
     except Exception as exc:  # of the compiler or the tools that it starts: anything
         raise BackendUnavailable(f"torch.compile failed: {_first_line(exc)}") from exc
-    count = utils.counters["stats"]["unique_graphs"]
+    count = utils.counters["stats"]["unique_graphs"] - before
     if not count:
         raise BackendUnavailable("torch.compile compiled nothing")
-    return compiled, f"{count} graph{'s' if count > 1 else ''}"
+    return compiled, counted(count, "graph")
 
 
 def _require_bf16(device: torch.device) -> None:

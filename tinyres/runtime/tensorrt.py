@@ -78,8 +78,10 @@ class Engine:
         return logits
 
     def device_times(self, images: NDArray[np.uint8], runs: int) -> dict[str, list[int]]:
-        """Nanoseconds by part for one batch, at most the profile's largest: the copies, the network, and all three
-        enqueued one by one and launched as a graph."""
+        """Nanoseconds by part for one batch, at most the profile's largest.
+
+        The copies, the network, and all three enqueued one by one and launched as a graph.
+        """
         count = min(len(images), self._most)
         with self._lock:
             self._part(images[:count])

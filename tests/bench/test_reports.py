@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import replace
+
+import pytest
+from drawn_results import ALL, FP32, INT8, PYTORCH, results, row
+
+from tinyres.bench.reports import tables
+from tinyres.bench.reports.markdown import markdown
+from tinyres.bench.reports.page import page
+from tinyres.bench.reports.sheet import COLUMNS, sheet
+from tinyres.bench.reports.terminal import terminal
+from tinyres.bench.results import Block, Measurement
+
+LONG = row("onnxruntime-tensorrt int8-tensorrt", p50_ms=1000, proof="sampled", seed=8)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_table_fits_the_terminal_and_keeps_what_matters(width: int) -> None:
+    shown = terminal(results(PYTORCH, FP32, INT8, LONG), width)
+    assert max(map(len, shown.splitlines())) <= width
+    head = next(line for line in shown.splitlines() if line.startswith("contender")).split()
+    assert {"p50", "ratio", "top-1", "proof"} <= set(head)
+    assert ("p99" in head) == (width == 120)
+
+
+def test_the_markdown_table_gives_every_percentile_with_its_interval() -> None:
+    lines = markdown(ALL).splitlines()
+    assert lines[0] == "# Bench of mine"
+    cells = next(line for line in lines if line.startswith("| openvino int8-cpu | ")).split(" | ")
+    assert re.fullmatch(r"\d\.\d+ ms \(\d\.\d+ ms to \d\.\d+ ms\)", cells[1].replace("1 ms", "1.00 ms"))
+    assert re.fullmatch(r"[78]\.\d\dx \([78]\.\d\d to [78]\.\d\d\)", cells[2])
+    difference = cells[8]
+    low, high = map(float, difference.split(".."))
+    assert low < -1.0 < high < 0.2  # ten gained, twenty lost of a thousand
+    assert "- openvino fp32: failed: it crashed" in lines
+    assert any("2 threads each on cores 0, 1; TF32 off." in line for line in lines)
+
+
+def test_the_csv_holds_a_line_for_each_batch_and_one_for_who_failed() -> None:
+    lines = list(csv.DictReader(io.StringIO(sheet(ALL))))
+    assert tuple(lines[0]) == COLUMNS
+    assert [(line["contender"], line["batch"]) for line in lines[:4]] == [
+        ("pytorch eager", "1"),
+        ("pytorch eager", "4"),
+        ("pytorch eager", "32"),
+        ("pytorch eager", "64"),
+    ]
+    (failed,) = (line for line in lines if line["status"] == "failed")
+    assert (failed["batch"], failed["p50_ms"], failed["reason"]) == ("", "", "it crashed")
+    int8 = next(line for line in lines if line["contender"] == "openvino int8-cpu")
+    assert float(int8["p50_ms"]) == pytest.approx(1.0, rel=0.02)
+    assert float(int8["ratio"]) == pytest.approx(8.0, rel=0.02)
+    assert (int8["top1"], int8["precision"]) == ("0.59", "int8")
+
+
+def test_equal_contenders_are_not_ranked() -> None:
+    alike = row("onnxruntime-cpu alike", p50_ms=8, seed=21)
+    (_, line) = tables.latencies(results(PYTORCH, alike), 1, intervals=False).rows
+    assert line[2] == "n.s."
+
+
+def test_blocks_that_were_thrown_out_count_nowhere_but_are_said() -> None:
+    good, bad = Block(0, 0.1, [1_000_000] * 50), Block(0, 0.1, [9_000_000] * 50, "other processes took 30%")
+    again = Measurement(1, 5, steady=True, blocks=[bad, good, Block(1, 0.1, [1_000_000] * 50)])
+    assert set(again.samples_s) == {0.001}
+    assert (again.repeated, again.disturbed) == (1, 0)
+    kept = Measurement(1, 5, steady=False, blocks=[good, Block(1, 0.1, [1_000_000] * 50, "the clock was off")])
+    notes = tables.notes(
+        results(replace(PYTORCH, measurements=[again], loads=[]), replace(FP32, measurements=[kept], loads=[]))
+    )
+    assert "Of 4 blocks 1 were repeated and 1 count though disturbed: other processes, the clock." in notes
+    assert "Not steady when its warm-up ended: onnxruntime-cpu fp32." in notes
+    quiet = tables.notes(results(PYTORCH, FP32))
+    assert any(re.fullmatch(r"None of \d+ blocks was disturbed\.", note) for note in quiet)
+
+
+def test_the_smallest_batch_close_to_the_best_is_named() -> None:
+    # images/s of the drawn rows: 1/8, 4/16, 32/96, 64/200 a millisecond
+    best, enough = tables.best_batches(PYTORCH) or pytest.fail("no batch was found")
+    assert (best.batch, enough.batch) == (32, 32)
+
+
+def test_those_left_out_for_one_reason_share_a_line() -> None:
+    names = [replace(FP32, name=f"tensorrt {n}", status="skipped", reason="no GPU", measurements=[]) for n in "ab"]
+    assert tables.left_out(results(PYTORCH, *names)) == [("tensorrt a, tensorrt b", "skipped: no GPU")]
+
+
+def test_an_interrupted_bench_and_a_toy_say_so() -> None:
+    for shown in (terminal, markdown, page):
+        assert "Interrupted: some contenders" in shown(replace(ALL, interrupted=True))
+        assert "a toy" in shown(replace(ALL, data_kind="shapes"))
+        assert "a toy" not in shown(ALL)
+
+
+def test_a_bench_without_any_figure_still_has_its_reports() -> None:
+    nothing = replace(ALL, rows=[row for row in ALL.rows if row.status == "failed"], baseline="")
+    for shown in (terminal, markdown, page, sheet):
+        assert "it crashed" in shown(nothing)
+
+
+def test_names_from_files_are_text_in_the_page() -> None:
+    hostile = row("onnxruntime-cpu <script>alert(1)</script>", p50_ms=3, seed=2)
+    shown = page(results(PYTORCH, replace(hostile, evidence="<img src=x>", warning='"><b>')))
+    assert "<script" not in shown
+    assert "<img" not in shown
+    assert "<b>" not in shown
+    assert "&lt;script&gt;" in shown
+
+
+def test_the_page_fetches_nothing() -> None:
+    shown = page(ALL)
+    assert "default-src 'none'" in shown
+    assert re.findall(r'(?:src|href)="([^"]*)"', shown) == ["data:,"]
+    assert "url(" not in shown
+    assert "@import" not in shown
+
+
+def test_the_page_shows_every_contender_its_certificate_and_the_command() -> None:
+    shown = page(ALL)
+    for measured in ALL.measured:
+        assert shown.count(f"<title>{measured.name}") >= 3  # on each picture
+        assert f"<summary>{measured.name}: " in shown
+    assert "error 1e-7 of the signal" in shown
+    assert "ab" * 32 in shown
+    assert "tinyres bench mine" in shown
