@@ -136,7 +136,11 @@ class Bench:
     ) -> None:
         """Start a process each, one after the other, so that no cold start pays for another's."""
         limit = f", {duration(self.effort.budget_s)} at most" if self.effort.budget_s < float("inf") else ""
-        self.progress.log(f"measuring {counted(len(contenders), 'contender')}{limit}")
+        cores = f" on cores {', '.join(map(str, self.cores))}" if self.cores else ""
+        self.progress.log(
+            f"measuring {counted(len(contenders), 'contender')}: {counted(self.threads, 'thread')} each{cores},"
+            f" TF32 off{limit}"
+        )
         for contender in contenders:
             if contender.warning:
                 self.progress.warn(f"{contender.name}: {contender.warning}")

@@ -58,7 +58,7 @@ class PyTorch:
         """Nanoseconds of the network alone on a GPU, between events on its stream; empty on a CPU."""
         if not self.device.startswith("cuda"):
             return {}
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         took = []
         with torch.inference_mode():
             pixels = torch.from_numpy(np.require(images, requirements="W")).to(self.device)
