@@ -67,7 +67,7 @@ class Kept:
         here = environment.capture()
         contender = lane.contender
         parts = [contender.sha256, contender.backend, contender.way, lane.opened["device"], pictures.sha256, threads]
-        parts += [here.cpu, here.instruction_sets, sorted(here.packages.items())]
+        parts += [here.cpu, here.instruction_sets, here.gpu, sorted(here.packages.items())]
         return self._folder / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.npy"
 
     def put(self, path: Path, logits: NDArray[np.float32]) -> None:

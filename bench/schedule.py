@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LARGEST_SWEPT = 256
-LIMITS_S = (math.inf, 60.0, 45.0, 30.0, 20.0, 15.0, 10.0, 5.0, 0.0)
+LIMITS_S = (math.inf, 60.0, 45.0, 30.0, 20.0, 15.0, 10.0, 5.0, 3.0, 1.0)
 """Tried in turn until all fits into the time there is."""
 
 
@@ -81,10 +81,13 @@ def total_seconds(latency_s: float, effort: Effort) -> float:
 
 
 def fitted(latencies_s: Iterable[float], effort: Effort, seconds: float) -> Effort:
-    """`effort` with as much time for its slow contenders as `seconds` allow for all; never fewer than `limit_runs`."""
+    """`effort` with as much time for its slow contenders as `seconds` allow for all.
+
+    Each still gets `effort.seconds`, and `limit_runs`, also where that is more than there is.
+    """
     known = list(latencies_s)
     for limit_s in LIMITS_S:
-        smaller = replace(effort, limit_s=min(limit_s, effort.limit_s), seconds=min(effort.seconds, max(limit_s, 1.0)))
+        smaller = replace(effort, limit_s=max(effort.seconds, min(limit_s, effort.limit_s)))
         if sum(total_seconds(latency, smaller) for latency in known) <= seconds:
             break
     return smaller

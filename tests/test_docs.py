@@ -27,7 +27,13 @@ def commands(text: str) -> list[list[str]]:
     return [words[1:] for words in started if words[:1] == ["tinyres"]]
 
 
+def workflow(text: str) -> str:
+    """The shell lines of a workflow's steps."""
+    return re.sub(r"^ *(?:- )?(?:run: \|?)? *", "", text.replace("\\\n", " "), flags=re.MULTILINE)
+
+
 ALL = [words for page in PAGES for block in blocks(page, "sh") for words in commands(block)]
+ALL += [words for page in PAGES for block in blocks(page, "yaml") for words in commands(workflow(block))]
 
 
 @pytest.mark.parametrize("words", ALL, ids=[" ".join(words) for words in ALL])

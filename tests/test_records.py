@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,3 +55,20 @@ def test_a_file_past_the_bound_is_refused_unread(tmp_path: Path, monkeypatch: py
     (tmp_path / "big.json").write_text("[" * 11)
     with pytest.raises(InputError, match="too large"):
         records.load(Sample, tmp_path / "big.json")
+
+
+plain = st.recursive(
+    st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(alphabet='[]\n\\" ,0123456789e-ab'),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("a[\n1", max_size=3), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(plain)
+def test_numbers_on_one_line_are_the_same_numbers(value: object) -> None:
+    assert json.loads(records.to_json({"value": value})) == {"value": value}
+
+
+def test_a_list_of_numbers_is_one_line() -> None:
+    text = records.to_json({"samples": [[1, -2.5], [3e-7]], "names": ["a", "b"]})
+    assert [line.strip() for line in text.splitlines()][2:4] == ["[1, -2.5],", "[3e-07]"]

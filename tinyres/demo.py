@@ -41,7 +41,7 @@ def walk(out: Console, home: Path, steps: Mapping[str, Callable[[], int | None]]
     out.result(
         DemoResult(str(home), best),
         f"\nAll of it lies in {home}: best.safetensors, curves.png, export/fp32.onnx with its"
-        f"\ncertificate fp32.onnx.json, bench/results.md. It is a toy on drawn pictures: {best:.1%} says"
+        f"\ncertificate fp32.onnx.json, bench/report.html. It is a toy on drawn pictures: {best:.1%} says"
         "\nnothing about real ones."
         f"\ntry next: tinyres predict YOUR.png --model {DEMO_RUN}"
         "\n          tinyres train --data FOLDER --recipe demo   (a folder of pictures per class)"

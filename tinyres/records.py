@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 T = TypeVar("T")
+
+_NUMBERS = re.compile(r"\[\n\s+(-?[0-9][-+0-9.eE,\s]*?)\n\s+\]")
 
 MAX_RECORD_BYTES = 256 * 2**20
 """Larger JSON is refused before it is parsed; a bench with raw samples is a few MiB."""
@@ -35,7 +38,9 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def to_json(record: object, *, indent: int | None = 2) -> str:
     """A dataclass (or a plain value) as JSON text; fields in their declared order, so equal records give equal text."""
     value = dataclasses.asdict(record) if dataclasses.is_dataclass(record) and not isinstance(record, type) else record
-    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
+    # Thousands of samples on as many lines serve no one. A line break within a string is escaped, so none is touched.
+    return _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
 
 
 def _plain(value: object) -> Any:

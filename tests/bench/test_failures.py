@@ -9,7 +9,7 @@ import pytest
 from misbehaving import SHORT, WORKER, contenders
 from tiny import TrainedRun
 
-from tinyres.bench import run as bench_run
+from tinyres.bench import phases
 from tinyres.bench.process import WorkerProcess
 from tinyres.bench.reports.terminal import terminal
 from tinyres.bench.results import Results
@@ -37,7 +37,7 @@ def measured(trained: TrainedRun, folder: Path, names: tuple[str, ...]) -> Resul
 @pytest.fixture(scope="module")
 def results(trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Results:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench_run, "WARM_LIMIT_S", 2.0)
+        patch.setattr(phases, "WARM_LIMIT_S", 2.0)
         return measured(trained, tmp_path_factory.mktemp("files"), NAMES)
 
 

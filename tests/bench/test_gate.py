@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyres.bench.against import changes, machine_of, require_same_machine
+from tinyres.bench.agreement import agreement
 from tinyres.bench.gate import METRICS, failures, parse_condition
 from tinyres.errors import UsageError
 
@@ -138,3 +139,16 @@ def test_a_bench_of_another_machine_is_refused_with_what_differs(field: str, val
         require_same_machine(other, machine_of(PASSING), name="old.json")
     with pytest.raises(UsageError, match="another machine or with other settings"):
         changes(other, PASSING)
+
+
+def test_two_benches_agree_unless_a_significant_ranking_is_reversed() -> None:
+    same = agreement(PASSING, PASSING)
+    assert (same.pairs, same.both, same.one, same.neither, same.contradictions) == (6, 6, 0, 0, [])
+    reversed_ = results(PYTORCH, row("onnxruntime-cpu fp32", p50_ms=0.5, seed=5), INT8)
+    assert agreement(PASSING, reversed_).contradictions == [
+        "batch 1: onnxruntime-cpu fp32, openvino int8-cpu",
+        "batch 32: onnxruntime-cpu fp32, openvino int8-cpu",
+    ]
+    level = results(PYTORCH, row("onnxruntime-cpu fp32", p50_ms=1, seed=5), INT8)
+    unsure = agreement(PASSING, level)
+    assert (unsure.both, unsure.one, unsure.contradictions) == (4, 2, [])

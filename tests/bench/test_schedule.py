@@ -37,11 +37,13 @@ def test_what_is_fitted_takes_no_longer_than_there_is_time_for_and_never_too_few
     assert isinstance(effort, type(DEFAULT))
     smaller = fitted(latencies, effort, seconds)
     planned = [total_seconds(latency, smaller) for latency in latencies]
-    least = [max(min(effort.seconds, 1.0), effort.limit_runs * latency * 1.5) for latency in latencies]
-    assert sum(planned) <= max(seconds, sum(least) * 1.5)
+    # Blocks are of whole runs, so the least number is at most one a round more.
+    least = [max(effort.seconds, (effort.limit_runs + effort.rounds) * latency) for latency in latencies]
+    assert sum(planned) <= max(seconds, sum(least) * 1.001)
     for latency in latencies:
         block = plan_block(latency, smaller)
         assert block.least * smaller.rounds >= effort.limit_runs
+        assert total_seconds(latency, smaller) >= effort.seconds * 0.999
     if sum(total_seconds(latency, effort) for latency in latencies) <= seconds:
         assert smaller == effort  # nothing is cut without need
 

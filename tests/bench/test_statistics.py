@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyres.bench.statistics import STUDENT_T, binomial_distribution, median, quantile, speedup
+from tinyres.bench.statistics import STUDENT_T, binomial_distribution, change, median, quantile, speedup
 
 ROUNDS = 8
 
@@ -118,3 +118,29 @@ def test_the_table_of_students_t_is_right() -> None:
         scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
         density = scale * (1 + grid**2 / freedom) ** (-(freedom + 1) / 2)
         assert 0.5 + np.trapezoid(density, grid) == pytest.approx(0.995, abs=1e-5)
+
+
+def test_the_intervals_between_two_days_cover_the_truth_and_rarely_find_what_is_not_there() -> None:
+    rng = np.random.default_rng(6)
+    covered = found = 0
+    for _ in range(400):
+        ratio = change(blocks(rng, 1.3), blocks(rng, 1.0))
+        covered += ratio.low <= 1.3 <= ratio.high
+        found += change(blocks(rng, 1.0), blocks(rng, 1.0)).significant
+    assert covered >= 388
+    assert found <= 12
+
+
+def test_days_with_unequal_unrest_and_counts_keep_their_rate() -> None:
+    rng = np.random.default_rng(7)
+    found = 0
+    for _ in range(400):
+        restless = [[float(value)] for value in np.exp(rng.normal(0, 0.2, 4))]
+        quiet = [[float(value)] for value in np.exp(rng.normal(0, 0.01, 16))]
+        found += change(restless, quiet).significant
+    assert found <= 12
+
+
+def test_one_block_tells_no_change() -> None:
+    assert not change([[1.0]], [[2.0], [2.1]]).significant
+    assert change([[1.0], [1.0]], [[2.0], [2.0]]).value == pytest.approx(0.5)
