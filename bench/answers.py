@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyres import environment
+from tinyres.bench.lane import BATCH, Lane
 from tinyres.bench.results import Parity
 from tinyres.export.limits import LIMITS
 from tinyres.export.parity import FLOOR_LIMIT, MOST_ROUNDED, rms, share
@@ -24,14 +25,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tinyres.bench.lane import Lane
     from tinyres.data.dataset import Dataset
     from tinyres.runtime.runner import Number
 
 IMAGES = 1000
 COUNTS = (1000, 500, 200, 100)
 """Tried in turn until judging fits into its time."""
-BATCH = 32
 LEAST_LIMIT_S = 60.0
 KEPT_BYTES = 512 * 2**20
 """Of answers from earlier benches; the oldest go first."""
@@ -62,11 +61,12 @@ class Kept:
     def __init__(self, cache_dir: Path | None) -> None:
         self._folder = cache_root(cache_dir) / "bench"
 
-    def path(self, lane: Lane, pictures: Pictures, threads: int) -> Path:
+    def path(self, lane: Lane, pictures: Pictures) -> Path:
         """Where the answers of this very file, backend, installation and machine would lie."""
         here = environment.capture()
         contender = lane.contender
-        parts = [contender.sha256, contender.backend, contender.way, lane.opened["device"], pictures.sha256, threads]
+        parts = [contender.sha256, contender.backend, contender.way, lane.opened["device"], pictures.sha256]
+        parts += [lane.setting.threads]
         parts += [here.cpu, here.instruction_sets, here.gpu, sorted(here.packages.items())]
         return self._folder / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.npy"
 
@@ -89,7 +89,7 @@ def count_affordable(lanes: Sequence[Lane], seconds: float, most: int) -> int:
     return min(most, max(fitting, default=COUNTS[-1]))
 
 
-def answer(lane: Lane, pictures: Pictures, count: int, *, kept: Path, store: Kept, folder: Path) -> None:
+def answer(lane: Lane, count: int, *, kept: Path, store: Kept) -> None:
     """The lane's logits of the first `count` pictures: those of an earlier bench if they still hold, else new ones."""
     limit_s = max(LEAST_LIMIT_S, 10 * count * lane.single_s)
     if (
@@ -98,7 +98,7 @@ def answer(lane: Lane, pictures: Pictures, count: int, *, kept: Path, store: Kep
     ):
         lane.logits = np.load(kept)[:count]
         return
-    out = folder / "answers.npy"
+    out = lane.setting.folder / "answers.npy"
     lane.worker.ask("answer", count=count, batch=BATCH, out=str(out), limit_s=limit_s)
     lane.logits = np.load(out)
     store.put(kept, lane.logits)

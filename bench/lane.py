@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tinyres.bench.process import ContenderAbsent, ContenderFailed, WorkerProcess
+import numpy as np
+
+from tinyres.bench.process import OPEN_LIMIT_S, ContenderAbsent, ContenderFailed, WorkerProcess
 from tinyres.bench.results import Block, ColdStart, Load, Measurement, Parity, Row, Status
 from tinyres.runtime.runner import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from tinyres.bench.contenders import Contender
     from tinyres.metrics import Accuracy
 
 
+BATCH = 32
+"""Pictures are judged so many at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every contender's process is started with, alike."""
+
+    threads: int
+    cores: list[int]
+    images: Path
+    folder: Path
+    """For what a process leaves to the next."""
+    command: Sequence[str] = ()
+    """Of a process; empty for ours."""
+
+
 @dataclass(slots=True)
 class Series:
     """A batch size, or a number of clients, while it is measured."""
 
-    warm: dict[str, Any] = field(default_factory=dict)
+    latency_s: float = 0.0
+    """The median at the end of its last warm-up."""
+    warmup_runs: int = 0
+    steady: bool = True
     blocks: list[Block] = field(default_factory=list)
     device_ns: dict[str, list[int]] = field(default_factory=dict)
 
@@ -34,12 +57,14 @@ class Lane:
     """One contender on its way through the bench. What it fails at ends its way, and no other's."""
 
     contender: Contender
-    worker: WorkerProcess = field(init=False)
-    """From its opening on."""
+    setting: Setting
+    process: WorkerProcess | None = None
     opened: dict[str, Any] = field(default_factory=dict)
     cold: list[ColdStart] = field(default_factory=list)
     single_s: float = 0.0
     """About how long one picture takes."""
+    open_s: float = 0.0
+    """How long its last opening took, all of it."""
     logits: NDArray[np.float32] | None = None
     accuracy: Accuracy | None = None
     gained: int = 0
@@ -53,6 +78,13 @@ class Lane:
     reason: str = ""
 
     @property
+    def worker(self) -> WorkerProcess:
+        """The process it has now. Errors: ContenderFailed before the first."""
+        if self.process is None:
+            raise ContenderFailed("it was never opened")
+        return self.process
+
+    @property
     def running(self) -> bool:
         """It has neither failed nor been left out."""
         return self.status == "ok"
@@ -61,6 +93,38 @@ class Lane:
     def precision(self) -> Precision:
         """As the backend reported it."""
         return Precision(self.opened["storage"], self.opened["compute"])
+
+    def open(self) -> None:
+        """Begin with a fresh process. Errors: ContenderFailed."""
+        started, setting, contender = time.monotonic(), self.setting, self.contender
+        self.close()
+        # What torch.compile keeps is kept for the next process of this contender, and from no earlier bench: the first
+        # start is cold, and no other one is where something is compiled.
+        kept = setting.folder / f"compiled-{contender.name.replace(' ', '-')}"
+        self.process = WorkerProcess(setting.command, environment={"TORCHINDUCTOR_CACHE_DIR": str(kept)})
+        reply = self.opened = self.process.ask(
+            "open",
+            path=str(contender.path),
+            backend=contender.backend,
+            way=contender.way or None,
+            threads=setting.threads,
+            cores=setting.cores,
+            images=str(setting.images),
+            limit_s=OPEN_LIMIT_S,
+        )
+        if not (self.cold and kept.exists()):
+            self.cold.append(ColdStart(reply["import_s"], reply["load_s"], reply["first_s"]))
+        if self.logits is not None:  # it must still be what was judged
+            path = setting.folder / "again.npy"
+            np.save(path, self.logits)
+            if not self.process.ask("recall", kept=str(path), count=len(self.logits), batch=BATCH)["holds"]:
+                raise ContenderFailed("its answers differ from one process to the next")
+        self.open_s = time.monotonic() - started
+
+    def close(self) -> None:
+        """End its process."""
+        if self.process is not None:
+            self.process.close()
 
     @contextlib.contextmanager
     def costs_its_row(self) -> Iterator[None]:
@@ -99,7 +163,7 @@ class Lane:
             lost=self.lost,
             parity=self.parity,
             measurements=[
-                Measurement(batch, found.warm["runs"], found.warm["steady"], found.blocks, found.device_ns)
+                Measurement(batch, found.warmup_runs, found.steady, found.blocks, found.device_ns)
                 for batch, found in sorted(self.by_batch.items())
                 if shown
             ],

@@ -12,16 +12,17 @@ from tinyres import environment
 from tinyres.bench import answers, schedule
 from tinyres.bench.conditions import Observer, read_gpu
 from tinyres.bench.lane import Lane, Series
-from tinyres.bench.process import OPEN_LIMIT_S, WorkerProcess
-from tinyres.bench.results import Block, ColdStart
+from tinyres.bench.results import Block
 from tinyres.units import counted, duration
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Sequence
-    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
 
     from tinyres.bench.contenders import Contender
+    from tinyres.bench.lane import Setting
     from tinyres.bench.schedule import Effort, Plan
     from tinyres.progress import Progress
 
@@ -45,77 +46,66 @@ DEVICE_RUNS = 100
 class Bench:
     """The contenders and the clock. Its methods are the phases, in the order they are written in."""
 
-    def __init__(self, batches: Sequence[int], effort: Effort, threads: int, progress: Progress) -> None:
-        self.lanes: list[Lane] = []
+    def __init__(
+        self,
+        contenders: Sequence[Contender],
+        setting: Setting,
+        batches: Sequence[int],
+        effort: Effort,
+        progress: Progress,
+    ) -> None:
+        self.lanes = [Lane(contender, setting) for contender in contenders]
         self.baseline: Lane | None = None
-        self.batches, self.effort, self.threads, self.progress = batches, effort, threads, progress
-        self.cores = environment.cores_for(threads)
+        self._batches, self._effort, self._progress = batches, effort, progress
         self._observer = Observer(environment.usable_cores(), watches_gpu=read_gpu() is not None)
         self._repeats_left = 0
         self._started = time.monotonic()
         self._deadline = self._started + effort.budget_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.kill()
+        for lane in self.lanes:
+            lane.close()
+
+    def kill(self) -> None:
+        """End what a contender may be in the midst of, and nobody waits for any more."""
+        for lane in self.lanes:
+            if lane.process is not None:
+                lane.process.kill()
 
     @property
     def elapsed_s(self) -> float:
         """Since the start."""
         return time.monotonic() - self._started
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether anything was measured."""
+        return any(series.blocks for lane in self.lanes for series in lane.by_batch.values())
+
     def running(self) -> list[Lane]:
         """The contenders that have not failed."""
         return [lane for lane in self.lanes if lane.running]
 
-    def open(
-        self,
-        contenders: Sequence[Contender],
-        images: Path,
-        folder: Path,
-        worker: Sequence[str],
-        stack: contextlib.ExitStack,
-    ) -> None:
+    def open(self) -> None:
         """Start a process each, one after the other, so that no cold start pays for another's."""
-        limit = f", {duration(self.effort.budget_s)} at most" if self.effort.budget_s < float("inf") else ""
-        cores = f" on cores {', '.join(map(str, self.cores))}" if self.cores else ""
-        self.progress.log(
-            f"measuring {counted(len(contenders), 'contender')}: {counted(self.threads, 'thread')} each{cores},"
-            f" TF32 off{limit}"
-        )
-        for contender in contenders:
-            if contender.warning:
-                self.progress.warn(f"{contender.name}: {contender.warning}")
-
-        def start(lane: Lane, number: int) -> None:
-            # What torch.compile kept from an earlier process would make a cold start warm.
-            compiled = folder / f"compiled-{len(self.lanes)}-{number}"
-            lane.worker = WorkerProcess(worker, environment={"TORCHINDUCTOR_CACHE_DIR": str(compiled)})
-            stack.enter_context(lane.worker)
-            reply = lane.worker.ask(
-                "open",
-                path=str(lane.contender.path),
-                backend=lane.contender.backend,
-                way=lane.contender.way or None,
-                threads=self.threads,
-                cores=self.cores,
-                images=str(images),
-                limit_s=OPEN_LIMIT_S,
-            )
-            lane.opened = reply
-            lane.cold.append(ColdStart(reply["import_s"], reply["load_s"], reply["first_s"]))
-
-        with self.progress.task("opening", len(contenders), "contenders") as task:
-            for contender in contenders:
-                lane = Lane(contender)
-                self.lanes.append(lane)
+        for lane in self.lanes:
+            if lane.contender.warning:
+                self._progress.warn(f"{lane.contender.name}: {lane.contender.warning}")
+        with self._progress.task("opening", len(self.lanes), "contenders") as task:
+            for lane in self.lanes:
                 with lane.costs_its_row():
-                    for number in range(self.effort.cold_starts):
-                        if number and lane.cold[-1].total_s > schedule.SLOW_START_S:
-                            break
-                        if number:
-                            lane.worker.close()
-                        before = self._gpu_memory()
-                        start(lane, number)
-                        lane.device_bytes = self._gpu_memory(since=before)
+                    before = self._gpu_memory()
+                    lane.open()
+                    lane.device_bytes = self._gpu_memory(since=before)
                     lane.single_s = lane.worker.ask("probe")["single_ns"] / 1e9
-                task.advance(1, contender.name)
+                task.advance(1, lane.contender.name)
 
     def leave_out_slow_halves(self) -> None:
         """Half precision on a CPU without arithmetic for it is emulated, many times slower than float32."""
@@ -130,17 +120,17 @@ class Bench:
                 if times > SLOW_HALF:
                     lane.leave("skipped", f"{lane.precision} takes {times:.1f} times as long as fp32 on this processor")
 
-    def judge(self, pictures: answers.Pictures, store: answers.Kept, folder: Path, *, all_of_them: bool) -> None:
+    def judge(self, pictures: answers.Pictures, store: answers.Kept, *, all_of_them: bool) -> None:
         """Accuracy of every contender over the same pictures, beside the baseline's; who answers otherwise is out."""
-        kept = {id(lane): store.path(lane, pictures, self.threads) for lane in self.running()}
+        kept = {id(lane): store.path(lane, pictures) for lane in self.running()}
         count, before = len(pictures.labels), time.monotonic()
         if not all_of_them:
             asking = [lane for lane in self.running() if answers.kept_count(kept[id(lane)]) < count]
-            count = answers.count_affordable(asking, ACCURACY_SHARE * self.effort.budget_s, count)
-        with self.progress.task("accuracy", len(self.running()), "contenders") as task:
+            count = answers.count_affordable(asking, ACCURACY_SHARE * self._effort.budget_s, count)
+        with self._progress.task("accuracy", len(self.running()), "contenders") as task:
             for lane in self.running():
                 with lane.costs_its_row():
-                    answers.answer(lane, pictures, count, kept=kept[id(lane)], store=store, folder=folder)
+                    answers.answer(lane, count, kept=kept[id(lane)], store=store)
                 task.advance(1, lane.contender.name)
         if all_of_them:  # as many as were asked for, however long it takes: not at the cost of the rest
             self._deadline += time.monotonic() - before
@@ -150,45 +140,61 @@ class Bench:
                 answers.judge(lane, self.baseline, pictures.labels[:count])
 
     def time_batches(self) -> None:
-        """The batch sizes that were asked for, as thoroughly as the time allows."""
-        latencies = []
-        for batch in self.batches:
-            self._warm(self.running(), batch, WINDOW_S, WINDOW_RUNS)
-            latencies += [lane.by_batch[batch].warm["median_ns"] / 1e9 for lane in self.running()]
-        beside = self._side_seconds()
-        effort = schedule.fitted(latencies, self.effort, self._deadline - time.monotonic() - beside)
-        planned = sum(schedule.total_seconds(latency, effort) for latency in latencies)
-        if effort != self.effort:
-            self.progress.log(
-                f"the slow ones get fewer runs than {effort.runs}, for lack of time (--thorough gives more)"
-            )
-        whole = duration(self.elapsed_s + planned + beside)
-        self.progress.log(f"timing in turns, about {duration(planned + beside)}, {whole} in all")
+        """The batch sizes that were asked for, as thoroughly as the time allows, every round in fresh processes.
+
+        Where memory comes to lie differs from process to process, and latency with it, by more than from block to
+        block: of one process a bench would measure the luck.
+        """
+        before = time.monotonic()
+        self._warm_all()
+        lanes = self.running()
+        latencies = [lane.by_batch[batch].latency_s for lane in lanes for batch in self._batches]
+        again_s = time.monotonic() - before + sum(lane.open_s for lane in lanes)
+        beside_s = self._side_seconds()
+        effort = schedule.fitted(latencies, self._effort, self._deadline - time.monotonic() - beside_s, again_s)
+        planned = schedule.planned_seconds(latencies, effort, again_s)
+        self._progress.log(
+            f"timing {counted(effort.rounds, 'round')} in fresh processes: about {duration(planned + beside_s)},"
+            f" {duration(self.elapsed_s + planned + beside_s)} in all"
+        )
+        if effort.limit_s < self._effort.limit_s:
+            self._progress.log(f"the slow ones get fewer runs than {effort.runs}, for lack of time (see --thorough)")
         self._repeats_left = int(REPEATED_SHARE * len(latencies) * effort.rounds)
-        with self.progress.task("timing", len(latencies) * effort.rounds, "blocks") as task:
-            for batch in self.batches:
-                for number in range(effort.rounds):
+        with self._progress.task("timing", len(latencies) * effort.rounds, "blocks") as task:
+            for number in range(effort.rounds):
+                if number:
+                    for lane in schedule.in_turn(self.running(), number):
+                        with lane.costs_its_row():
+                            lane.open()
+                    self._warm_all()
+                for batch in self._batches:
                     for lane in schedule.in_turn(self.running(), number):
                         series = lane.by_batch[batch]
-                        plan = schedule.plan_block(series.warm["median_ns"] / 1e9, effort)
+                        plan = schedule.plan_block(series.latency_s, effort)
                         with lane.costs_its_row():
                             self._block(lane, series, number, _timed(batch, plan), repeats=REPEATS)
-                        task.advance(1, f"batch {batch}: {lane.contender.name}")
-                for lane in self.running():
-                    with lane.costs_its_row():
-                        reply = lane.worker.ask("device", batch=batch, runs=DEVICE_RUNS)
-                        lane.by_batch[batch].device_ns = reply["parts_ns"]
+                        task.advance(1, f"round {number + 1}, batch {batch}: {lane.contender.name}")
+        for lane in self.running():
+            for batch in self._batches:
+                with lane.costs_its_row():
+                    lane.by_batch[batch].device_ns = lane.worker.ask("device", batch=batch, runs=DEVICE_RUNS)[
+                        "parts_ns"
+                    ]
+
+    def _warm_all(self) -> None:
+        for batch in self._batches:
+            self._warm(self.running(), batch, WINDOW_S, WINDOW_RUNS)
 
     def time_other_batches(self) -> None:
         """The rest of the throughput curve, for each contender up to the batch that takes too long."""
-        plan = schedule.plan_side_block(self.effort)
-        for batch in schedule.swept_sizes(self.batches):
-            lanes = [lane for lane in self.running() if _per_image_s(lane) * batch <= self.effort.side_batch_s]
+        plan = schedule.plan_side_block(self._effort)
+        for batch in schedule.swept_sizes(self._batches):
+            lanes = [lane for lane in self.running() if _per_image_s(lane) * batch <= self._effort.side_batch_s]
             if not lanes or not self._time_left(f"batches of {batch} and more"):
                 break
-            self._warm(lanes, batch, self.effort.side_s / 2, plan.least)
-            with self.progress.task(f"batch {batch}", len(lanes) * self.effort.side_rounds, "blocks") as task:
-                for number in range(self.effort.side_rounds):
+            self._warm(lanes, batch, self._effort.side_s / 2, plan.least)
+            with self._progress.task(f"batch {batch}", len(lanes) * self._effort.side_rounds, "blocks") as task:
+                for number in range(self._effort.side_rounds):
                     for lane in schedule.in_turn([lane for lane in lanes if lane.running], number):
                         with lane.costs_its_row():
                             self._block(lane, lane.by_batch[batch], number, _timed(batch, plan), repeats=0)
@@ -199,12 +205,12 @@ class Bench:
         for clients in CLIENTS:
             if not self._time_left(f"{clients} and more clients"):
                 break
-            with self.progress.task(
-                f"{clients} clients", len(self.running()) * self.effort.side_rounds, "blocks"
+            with self._progress.task(
+                f"{clients} clients", len(self.running()) * self._effort.side_rounds, "blocks"
             ) as task:
-                for number in range(self.effort.side_rounds):
+                for number in range(self._effort.side_rounds):
                     for lane in schedule.in_turn(self.running(), number):
-                        asked = {"do": "load", "clients": clients, "seconds": 2 * self.effort.side_s}
+                        asked = {"do": "load", "clients": clients, "seconds": 2 * self._effort.side_s}
                         series = lane.by_clients.setdefault(clients, Series())
                         with lane.costs_its_row():
                             self._block(lane, series, number, asked, repeats=0)
@@ -215,7 +221,10 @@ class Bench:
             with lane.costs_its_row():
                 before = self._gpu_memory()
                 warm = lane.worker.ask("warm", batch=batch, window_s=window_s, least=least, limit_s=WARM_LIMIT_S)
-                lane.by_batch[batch] = Series(warm)
+                series = lane.by_batch.setdefault(batch, Series())
+                series.latency_s = warm["median_ns"] / 1e9
+                series.warmup_runs += warm["runs"]
+                series.steady &= warm["steady"]
                 if lane.device_bytes is not None and (more := self._gpu_memory(since=before)) is not None:
                     lane.device_bytes += more
 
@@ -236,10 +245,10 @@ class Bench:
 
     def _side_seconds(self) -> float:
         """About how long the other batches and the clients will take."""
-        effort, total = self.effort, 0.0
+        effort, total = self._effort, 0.0
         for lane in self.running():
             each = _per_image_s(lane)
-            for batch in schedule.swept_sizes(self.batches):
+            for batch in schedule.swept_sizes(self._batches):
                 if each * batch <= effort.side_batch_s:
                     total += (1 + effort.side_rounds) * max(effort.side_s, 2 * each * batch)
             total += len(CLIENTS) * effort.side_rounds * 2 * effort.side_s
@@ -248,7 +257,7 @@ class Bench:
     def _time_left(self, what: str) -> bool:
         if time.monotonic() < self._deadline:
             return True
-        self.progress.warn(f"not measured for lack of time: {what} (--thorough takes the time)")
+        self._progress.warn(f"not measured for lack of time: {what} (--thorough takes the time)")
         return False
 
     def _gpu_memory(self, since: int | None = 0) -> int | None:
@@ -271,4 +280,4 @@ def _timed(batch: int, plan: Plan) -> dict[str, Any]:
 def _per_image_s(lane: Lane) -> float:
     """By the largest batch that was measured."""
     largest = max(lane.by_batch)
-    return float(lane.by_batch[largest].warm["median_ns"]) / 1e9 / largest
+    return lane.by_batch[largest].latency_s / largest

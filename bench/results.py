@@ -45,7 +45,7 @@ class Block:
     """Runs without a pause."""
 
     round: int
-    """Blocks of the same round were measured one after the other, one of each contender."""
+    """Blocks of the same round were measured one after the other, one of each contender, in fresh processes."""
     seconds: float
     """From its first run to the end of its last."""
     samples_ns: list[int]
@@ -159,7 +159,7 @@ class Row:
     """What the backend's library says of what it runs."""
     precision: Precision | None
     cold: list[ColdStart]
-    """Each in a process of its own."""
+    """Each in a process of its own; only the first where something was compiled, which is kept for the next."""
     peak_memory_bytes: int | None
     """Of the contender's process, after all its work."""
     device_memory_bytes: int | None

@@ -5,17 +5,17 @@ It writes no report and prints nothing; `reports` does.
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyres import environment
 from tinyres.bench import answers, schedule
-from tinyres.bench.lane import absent_row
+from tinyres.bench.lane import Setting, absent_row
 from tinyres.bench.phases import Bench
 from tinyres.bench.results import SCHEMA, Results
 from tinyres.runs import now
+from tinyres.units import counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,25 +47,32 @@ def run_bench(
     Accuracy is over `images`; without a number, over as many of a thousand as there is time for. Ctrl-C ends the bench
     with what was measured until then. `worker` is the command of a contender's process, else ours.
     """
-    bench = Bench(batches, effort, threads or environment.usable_cores(), progress)
-    interrupted = False
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tinyres-bench-")))
+    present = [contender for contender in contenders if not contender.absent]
+    threads = threads or environment.usable_cores()
+    cores, interrupted = environment.cores_for(threads), False
+    limit = f", {duration(effort.budget_s)} at most" if effort.budget_s < float("inf") else ""
+    on = f" on cores {', '.join(map(str, cores))}" if cores else ""
+    progress.log(
+        f"measuring {counted(len(present), 'contender')}: {counted(threads, 'thread')} each{on}, TF32 off{limit}"
+    )
+    with tempfile.TemporaryDirectory(prefix="tinyres-bench-") as name:
+        folder = Path(name)
         pictures = answers.choose_pictures(dataset, folder, images or answers.IMAGES)
-        try:
-            bench.open([one for one in contenders if not one.absent], pictures.path, folder, worker, stack)
-            bench.leave_out_slow_halves()
-            bench.judge(pictures, answers.Kept(cache_dir), folder, all_of_them=images is not None)
-            bench.time_batches()
-            bench.time_other_batches()
-            bench.time_clients()
-        except KeyboardInterrupt:
-            if not any(series.blocks for lane in bench.lanes for series in lane.by_batch.values()):
-                raise
-            interrupted = True
-            progress.warn("interrupted: what was measured until now is kept")
-            for lane in bench.lanes:
-                lane.worker.kill()
+        setting = Setting(threads, cores, pictures.path, folder, worker)
+        with Bench(present, setting, batches, effort, progress) as bench:
+            try:
+                bench.open()
+                bench.leave_out_slow_halves()
+                bench.judge(pictures, answers.Kept(cache_dir), all_of_them=images is not None)
+                bench.time_batches()
+                bench.time_other_batches()
+                bench.time_clients()
+            except KeyboardInterrupt:
+                if not bench.has_blocks:
+                    raise
+                interrupted = True
+                progress.warn("interrupted: what was measured until now is kept")
+                bench.kill()
     rows = {lane.contender.name: lane.row() for lane in bench.lanes}
     return Results(
         schema=SCHEMA,
@@ -74,8 +81,8 @@ def run_bench(
         run=run,
         data_kind=dataset.manifest.kind,
         split=dataset.judged_on,
-        threads=bench.threads,
-        affinity=bench.cores,
+        threads=threads,
+        affinity=cores,
         tf32="off",
         scope=SCOPE,
         batches=sorted(batches),

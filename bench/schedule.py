@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -27,11 +27,9 @@ class Effort:
     limit_runs: int
     """... this time is over and at least so many runs are made."""
     rounds: int = 8
-    """Blocks a contender and batch size: what a ratio's interval is over."""
+    """Each in fresh processes, with a block of every contender and batch size: what a ratio's interval is over."""
     budget_s: float = math.inf
     """The whole bench takes so long at most, where the least number of runs fits into it."""
-    cold_starts: int = 3
-    """Fresh processes in which opening is timed; one where that takes longer than SLOW_START_S."""
     side_rounds: int = 3
     """Rounds of what is measured beside the batch sizes asked for: other sizes, several clients."""
     side_s: float = 0.25
@@ -42,14 +40,11 @@ class Effort:
     """Whether the ways to run a checkpoint that take long to prepare take part."""
 
 
-SLOW_START_S = 10.0
+LEAST_ROUNDS = 4
+"""Of fewer, intervals are so wide that they rank nothing."""
 DEFAULT = Effort(seconds=3.0, runs=100, limit_s=60.0, limit_runs=15, budget_s=600.0)
-QUICK = Effort(
-    seconds=1.0, runs=40, limit_s=10.0, limit_runs=8, budget_s=150.0, cold_starts=1, side_s=0.1, all_ways=False
-)
-THOROUGH = Effort(
-    seconds=10.0, runs=400, limit_s=180.0, limit_runs=30, rounds=16, cold_starts=5, side_s=1.0, side_batch_s=2.0
-)
+QUICK = Effort(seconds=1.0, runs=40, limit_s=10.0, limit_runs=8, rounds=5, budget_s=150.0, side_s=0.1, all_ways=False)
+THOROUGH = Effort(seconds=10.0, runs=400, limit_s=180.0, limit_runs=32, rounds=16, side_s=1.0, side_batch_s=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +75,23 @@ def total_seconds(latency_s: float, effort: Effort) -> float:
     return max(block.seconds, block.least * latency_s) * effort.rounds
 
 
-def fitted(latencies_s: Iterable[float], effort: Effort, seconds: float) -> Effort:
-    """`effort` with as much time for its slow contenders as `seconds` allow for all.
+def planned_seconds(latencies_s: Sequence[float], effort: Effort, again_s: float) -> float:
+    """How long all rounds take, where opening and warming everything `again` does, which the first round needs not."""
+    return sum(total_seconds(latency, effort) for latency in latencies_s) + (effort.rounds - 1) * again_s
 
-    Each still gets `effort.seconds`, and `limit_runs`, also where that is more than there is.
+
+def fitted(latencies_s: Sequence[float], effort: Effort, seconds: float, again_s: float) -> Effort:
+    """`effort` with as many rounds, and as much time for its slow contenders, as fit into `seconds`.
+
+    Rounds go first, down to LEAST_ROUNDS. Every contender still gets `effort.seconds` and `limit_runs`, also where that
+    is more than there is.
     """
-    known = list(latencies_s)
+    smaller = effort
     for limit_s in LIMITS_S:
-        smaller = replace(effort, limit_s=max(effort.seconds, min(limit_s, effort.limit_s)))
-        if sum(total_seconds(latency, smaller) for latency in known) <= seconds:
-            break
+        for rounds in range(effort.rounds, min(effort.rounds, LEAST_ROUNDS) - 1, -1):
+            smaller = replace(effort, limit_s=max(effort.seconds, min(limit_s, effort.limit_s)), rounds=rounds)
+            if planned_seconds(latencies_s, smaller, again_s) <= seconds:
+                return smaller
     return smaller
 
 

@@ -116,7 +116,7 @@ class Worker:
     def warm(self, *, batch: int, window_s: float, least: int) -> dict[str, Any]:
         """Run until two windows in a row agree, or the limit is reached; report the runs and the last median."""
         started = time.perf_counter()
-        runs, previous = 0, float("inf")
+        runs, previous = 0, 0.0  # no window agrees with that
         while True:
             window = self._time(batch, seconds=window_s, least=least, most=10_000)
             runs += len(window)

@@ -35,7 +35,6 @@ SHORT = Effort(
     limit_s=2.0,
     limit_runs=4,
     rounds=2,
-    cold_starts=1,
     side_s=0.01,
     side_batch_s=0.002,
     side_rounds=1,
@@ -90,6 +89,9 @@ def open_runner(path: Path, **_options: object) -> Runner:
     if name == "absent":
         raise BackendUnavailable("no such device", hint="buy one")
     calls: list[int] = []
+    if name == "fickle":
+        name = "wrong" if path.with_suffix(".seen").exists() else "honest"
+        path.with_suffix(".seen").touch()
 
     def answer(images: Pixels) -> np.ndarray:
         calls.append(len(images))

@@ -12,12 +12,13 @@ from tiny import TrainedRun
 
 from tinyres.bench import answers
 from tinyres.bench.contenders import Contender
-from tinyres.bench.lane import Lane
+from tinyres.bench.lane import Lane, Setting
 from tinyres.bench.process import WorkerProcess
 from tinyres.bench.run import run_bench
 from tinyres.progress import Silent
 
 LABELS = np.arange(8) % 3
+SETTING = Setting(2, [0, 1], Path(), Path())
 
 
 def asked(trained: TrainedRun, contender: Contender, cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -55,7 +56,7 @@ def test_answers_are_asked_for_once_and_again_where_they_do_not_hold(
     cache = tmp_path / "cache"
     assert "answer" in asked(trained, honest, cache, monkeypatch)
     second = asked(trained, honest, cache, monkeypatch)
-    assert "recall" in second
+    assert second.count("recall") == 2  # of the first process, and of the second round's
     assert "answer" not in second
     (kept,) = (cache / "bench").glob("*.npy")
     np.save(kept, np.load(kept)[:, ::-1])  # another network's, under this one's name
@@ -70,17 +71,18 @@ def test_answers_belong_to_a_file_a_backend_a_way_and_threads(tmp_path: Path) ->
     store = answers.Kept(tmp_path)
     pictures = answers.Pictures(tmp_path / "images.npy", "p", LABELS)
     contender = Contender("pytorch", tmp_path / "x", "0", "reference", "", way="eager")
-    lane = Lane(contender, opened={"device": "cpu"})
-    usual = store.path(lane, pictures, 2)
+    lane = Lane(contender, SETTING, opened={"device": "cpu"})
+    usual = store.path(lane, pictures)
     others = [
         replace(contender, **change) for change in ({"sha256": "1"}, {"backend": "openvino"}, {"way": "compiled"})
     ]
-    paths = {store.path(Lane(one, opened={"device": "cpu"}), pictures, 2) for one in others}
-    paths |= {store.path(lane, pictures, 1), store.path(lane, replace(pictures, sha256="q"), 2)}
-    paths.add(store.path(Lane(contender, opened={"device": "cuda:0"}), pictures, 2))
+    paths = {store.path(Lane(one, SETTING, opened={"device": "cpu"}), pictures) for one in others}
+    paths.add(store.path(lane, replace(pictures, sha256="q")))
+    paths.add(store.path(Lane(contender, SETTING, opened={"device": "cuda:0"}), pictures))
+    paths.add(store.path(Lane(contender, replace(SETTING, threads=1), opened={"device": "cpu"}), pictures))
     assert len(paths) == 6
     assert usual not in paths
-    assert store.path(lane, pictures, 2) == usual
+    assert store.path(lane, pictures) == usual
 
 
 def test_the_oldest_answers_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +95,7 @@ def test_the_oldest_answers_make_room(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def lane_of(logits: np.ndarray, *, number: str = "fp32", limit: float | None = None) -> Lane:
     contender = Contender("onnxruntime-cpu", Path("x.onnx"), "0", "full", "", error_limit=limit)
-    return Lane(contender, opened={"storage": number, "compute": number}, logits=logits.astype(np.float32))
+    return Lane(contender, SETTING, opened={"storage": number, "compute": number}, logits=logits.astype(np.float32))
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,15 @@ def test_each_ends_as_it_must(results: Results, name: str, status: str, reason: 
     assert bool(shown) == (status == "ok")
 
 
+def test_a_contender_that_answers_otherwise_in_its_next_process_is_found_out(
+    trained: TrainedRun, tmp_path: Path
+) -> None:
+    found = measured(trained, tmp_path, ("honest", "fickle"))
+    row = found.row("onnxruntime-cpu fickle")
+    assert row is not None
+    assert (row.status, row.reason) == ("failed", "its answers differ from one process to the next")
+
+
 def test_the_rest_is_measured_in_full(results: Results) -> None:
     honest = results.row("onnxruntime-cpu honest")
     assert honest is not None

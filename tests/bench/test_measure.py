@@ -23,7 +23,6 @@ BRIEF = Effort(
     limit_s=1.0,
     limit_runs=4,
     rounds=2,
-    cold_starts=1,
     side_s=0.01,
     side_batch_s=0.005,
     side_rounds=1,
@@ -58,7 +57,7 @@ def test_reports_are_written_and_json_is_that_of_the_file(bench: Bench) -> None:
         "results.md",
     ]
     assert "measuring 1 contender" in log
-    assert "timing in turns, about" in log
+    assert "timing 2 rounds in fresh processes: about" in log
 
 
 def test_a_condition_that_holds_ends_with_code_1_and_says_for_whom(bench: Bench) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +36,6 @@ SHORT = Effort(
     limit_s=2.0,
     limit_runs=4,
     rounds=2,
-    cold_starts=2,
     side_s=0.02,
     side_batch_s=0.01,
     side_rounds=1,
@@ -76,7 +76,7 @@ def test_every_contender_has_samples_accuracy_and_its_proof_in_one_row(results: 
             assert list(measured.kept) == [0, 1]
             assert len(measured.samples_s) >= 12
             assert min(measured.samples_s) > 0
-        assert len(row.cold) == 2
+        assert len(row.cold) == 2  # a process a round
         assert row.parity is not None
         assert (row.parity.same, row.parity.images) == (15, 15)
         assert row.parity.error < 1e-5
@@ -214,3 +214,31 @@ def test_a_contender_that_answers_otherwise_when_timed_is_found_out(trained: Tra
     contender.answer(count=15, batch=15, out=str(tmp_path / "answers.npy"))
     with pytest.raises(UsageError, match="differ from those of the accuracy run"):
         contender.block(batch=1, seconds=0.0, least=5, most=5)
+
+
+def test_a_warm_up_ends_when_two_windows_agree_and_not_before(trained: TrainedRun, tmp_path: Path) -> None:
+    durations = iter([9e-3] * 5 + [6e-3] * 5 + [3e-3] * 5 + [3e-3] * 500)
+
+    def answer(pixels: np.ndarray) -> np.ndarray:
+        end = time.perf_counter() + next(durations)
+        while time.perf_counter() < end:
+            pass
+        return np.zeros((len(pixels), 3), dtype=np.float32)
+
+    contender = worker.Worker()
+    contender._runner = Runner(FakeBackend(trained.started.config.spec, answer))
+    contender._images = np.asarray(trained.started.dataset.val.images)
+    said = contender.warm(batch=1, window_s=0.0, least=5)
+    assert said["steady"]
+    assert said["runs"] == 20
+    assert said["median_ns"] / 1e6 == pytest.approx(3, rel=0.1)
+
+
+def test_a_warm_up_that_never_settles_ends_and_says_so(trained: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "WARM_LIMIT_S", 0.0)
+    contender = worker.Worker()
+    contender._runner = Runner(
+        FakeBackend(trained.started.config.spec, lambda pixels: np.zeros((len(pixels), 3), dtype=np.float32))
+    )
+    contender._images = np.asarray(trained.started.dataset.val.images)
+    assert contender.warm(batch=1, window_s=0.0, least=1)["steady"] is False
