@@ -44,6 +44,11 @@ class Contender:
     """The largest numeric error that its certificate allows, as a share of the signal."""
 
     @property
+    def compiles(self) -> bool:
+        """Whether opening it compiles something, which its next process finds done."""
+        return self.way.startswith("compiled")
+
+    @property
     def name(self) -> str:
         """Unique in a bench."""
         return f"{self.backend} {self.way or self.path.stem}".removesuffix(" none")

@@ -64,7 +64,9 @@ class Lane:
     single_s: float = 0.0
     """About how long one picture takes."""
     open_s: float = 0.0
-    """How long its last opening took, all of it."""
+    """How long its first opening took, all of it, and..."""
+    warm_s: float = 0.0
+    """... its first warm-ups."""
     logits: NDArray[np.float32] | None = None
     accuracy: Accuracy | None = None
     gained: int = 0
@@ -94,13 +96,13 @@ class Lane:
         """As the backend reported it."""
         return Precision(self.opened["storage"], self.opened["compute"])
 
-    def open(self) -> None:
-        """Begin with a fresh process. Errors: ContenderFailed."""
+    def open(self, *, alone: bool = True) -> None:
+        """Begin with a fresh process; a cold start if nothing else is going on. Errors: ContenderFailed."""
         started, setting, contender = time.monotonic(), self.setting, self.contender
         self.close()
         # What torch.compile keeps is kept for the next process of this contender, and from no earlier bench: the first
         # start is cold, and no other one is where something is compiled.
-        kept = setting.folder / f"compiled-{contender.name.replace(' ', '-')}"
+        kept = setting.folder / contender.name.replace(" ", "-")
         self.process = WorkerProcess(setting.command, environment={"TORCHINDUCTOR_CACHE_DIR": str(kept)})
         reply = self.opened = self.process.ask(
             "open",
@@ -112,14 +114,14 @@ class Lane:
             images=str(setting.images),
             limit_s=OPEN_LIMIT_S,
         )
-        if not (self.cold and kept.exists()):
+        if alone and not (self.cold and contender.compiles):
             self.cold.append(ColdStart(reply["import_s"], reply["load_s"], reply["first_s"]))
         if self.logits is not None:  # it must still be what was judged
-            path = setting.folder / "again.npy"
+            path = setting.folder / f"{kept.name}.npy"
             np.save(path, self.logits)
             if not self.process.ask("recall", kept=str(path), count=len(self.logits), batch=BATCH)["holds"]:
                 raise ContenderFailed("its answers differ from one process to the next")
-        self.open_s = time.monotonic() - started
+        self.open_s = self.open_s or time.monotonic() - started
 
     def close(self) -> None:
         """End its process."""

@@ -6,6 +6,7 @@ A contender that fails in one of them takes no part in the next; what it cost is
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from tinyres import environment
@@ -39,6 +40,11 @@ PATIENCE_S, PATIENCE = 30.0, 20
 """A block that takes so many times as long as it should, and this longer, hangs."""
 WARM_LIMIT_S = 180.0
 """What is compiled for a batch size is compiled when it is warmed up."""
+COLD_STARTS = 3
+"""Rounds whose processes are opened one after the other, and their starts taken down; later ones save the time."""
+OPENED_AT_ONCE = 2
+KEPT = 0.4
+"""Opening and warming up once more what was compiled takes about so much of the first time."""
 WINDOW_S, WINDOW_RUNS = 0.2, 5
 DEVICE_RUNS = 100
 
@@ -145,11 +151,12 @@ class Bench:
         Where memory comes to lie differs from process to process, and latency with it, by more than from block to
         block: of one process a bench would measure the luck.
         """
-        before = time.monotonic()
         self._warm_all()
         lanes = self.running()
         latencies = [lane.by_batch[batch].latency_s for lane in lanes for batch in self._batches]
-        again_s = time.monotonic() - before + sum(lane.open_s for lane in lanes)
+        again_s = sum(
+            (lane.open_s / OPENED_AT_ONCE + lane.warm_s) * (KEPT if lane.contender.compiles else 1) for lane in lanes
+        )
         beside_s = self._side_seconds()
         effort = schedule.fitted(latencies, self._effort, self._deadline - time.monotonic() - beside_s, again_s)
         planned = schedule.planned_seconds(latencies, effort, again_s)
@@ -163,9 +170,7 @@ class Bench:
         with self._progress.task("timing", len(latencies) * effort.rounds, "blocks") as task:
             for number in range(effort.rounds):
                 if number:
-                    for lane in schedule.in_turn(self.running(), number):
-                        with lane.costs_its_row():
-                            lane.open()
+                    self._open_again(alone=number < COLD_STARTS)
                     self._warm_all()
                 for batch in self._batches:
                     for lane in schedule.in_turn(self.running(), number):
@@ -180,6 +185,14 @@ class Bench:
                     lane.by_batch[batch].device_ns = lane.worker.ask("device", batch=batch, runs=DEVICE_RUNS)[
                         "parts_ns"
                     ]
+
+    def _open_again(self, *, alone: bool) -> None:
+        def begin(lane: Lane) -> None:
+            with lane.costs_its_row():
+                lane.open(alone=alone)
+
+        with ThreadPoolExecutor(1 if alone else OPENED_AT_ONCE) as pool:
+            list(pool.map(begin, self.running()))
 
     def _warm_all(self) -> None:
         for batch in self._batches:
@@ -220,11 +233,13 @@ class Bench:
         for lane in lanes:
             with lane.costs_its_row():
                 before = self._gpu_memory()
+                started = time.monotonic()
                 warm = lane.worker.ask("warm", batch=batch, window_s=window_s, least=least, limit_s=WARM_LIMIT_S)
                 series = lane.by_batch.setdefault(batch, Series())
                 series.latency_s = warm["median_ns"] / 1e9
                 series.warmup_runs += warm["runs"]
                 series.steady &= warm["steady"]
+                lane.warm_s += time.monotonic() - started
                 if lane.device_bytes is not None and (more := self._gpu_memory(since=before)) is not None:
                     lane.device_bytes += more
 

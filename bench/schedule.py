@@ -30,7 +30,7 @@ class Effort:
     """Each in fresh processes, with a block of every contender and batch size: what a ratio's interval is over."""
     budget_s: float = math.inf
     """The whole bench takes so long at most, where the least number of runs fits into it."""
-    side_rounds: int = 3
+    side_rounds: int = 2
     """Rounds of what is measured beside the batch sizes asked for: other sizes, several clients."""
     side_s: float = 0.25
     """Their blocks."""
