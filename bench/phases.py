@@ -43,6 +43,8 @@ WARM_LIMIT_S = 180.0
 COLD_STARTS = 3
 """Rounds whose processes are opened one after the other, and their starts taken down; later ones save the time."""
 OPENED_AT_ONCE = 2
+SLACK = 1.25
+"""What opening and warming up is planned with beyond the first time's: later ones meet a restless machine too."""
 KEPT = 0.4
 """Opening and warming up once more what was compiled takes about so much of the first time."""
 WINDOW_S, WINDOW_RUNS = 0.2, 5
@@ -154,9 +156,7 @@ class Bench:
         self._warm_all()
         lanes = self.running()
         latencies = [lane.by_batch[batch].latency_s for lane in lanes for batch in self._batches]
-        again_s = sum(
-            (lane.open_s / OPENED_AT_ONCE + lane.warm_s) * (KEPT if lane.contender.compiles else 1) for lane in lanes
-        )
+        again_s = SLACK * sum(_again_s(lane) for lane in lanes)
         beside_s = self._side_seconds()
         effort = schedule.fitted(latencies, self._effort, self._deadline - time.monotonic() - beside_s, again_s)
         planned = schedule.planned_seconds(latencies, effort, again_s)
@@ -167,8 +167,13 @@ class Bench:
         if effort.limit_s < self._effort.limit_s:
             self._progress.log(f"the slow ones get fewer runs than {effort.runs}, for lack of time (see --thorough)")
         self._repeats_left = int(REPEATED_SHARE * len(latencies) * effort.rounds)
+        round_s = 0.0
         with self._progress.task("timing", len(latencies) * effort.rounds, "blocks") as task:
             for number in range(effort.rounds):
+                begun = time.monotonic()
+                if number >= schedule.LEAST_ROUNDS and begun + round_s > self._deadline - beside_s:
+                    self._progress.log(f"{counted(number, 'round')} took the time of {effort.rounds}")
+                    break
                 if number:
                     self._open_again(alone=number < COLD_STARTS)
                     self._warm_all()
@@ -179,6 +184,7 @@ class Bench:
                         with lane.costs_its_row():
                             self._block(lane, series, number, _timed(batch, plan), repeats=REPEATS)
                         task.advance(1, f"round {number + 1}, batch {batch}: {lane.contender.name}")
+                round_s = time.monotonic() - begun
         for lane in self.running():
             for batch in self._batches:
                 with lane.costs_its_row():
@@ -296,3 +302,8 @@ def _per_image_s(lane: Lane) -> float:
     """By the largest batch that was measured."""
     largest = max(lane.by_batch)
     return lane.by_batch[largest].latency_s / largest
+
+
+def _again_s(lane: Lane) -> float:
+    """About how long its next process takes to open and to warm up."""
+    return (lane.open_s / OPENED_AT_ONCE + lane.warm_s) * (KEPT if lane.contender.compiles else 1)
