@@ -5,6 +5,7 @@ Answers are kept by all that they depend on, so that a second bench of the same 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +14,9 @@ import numpy as np
 
 from tinyres import environment
 from tinyres.bench.lane import BATCH, Lane
+from tinyres.bench.process import ContenderFailed
 from tinyres.bench.results import Parity
+from tinyres.errors import StorageError
 from tinyres.export.limits import LIMITS
 from tinyres.export.parity import FLOOR_LIMIT, MOST_ROUNDED, rms, share
 from tinyres.files import atomic_path, cache_root, sha256_of, storage_errors
@@ -101,7 +104,10 @@ def answer(lane: Lane, count: int, *, kept: Path, store: Kept) -> None:
     out = lane.setting.folder / "answers.npy"
     lane.worker.ask("answer", count=count, batch=BATCH, out=str(out), limit_s=limit_s)
     lane.logits = np.load(out)
-    store.put(kept, lane.logits)
+    if not np.isfinite(lane.logits).all():
+        raise ContenderFailed("it answers with NaN or infinity")
+    with contextlib.suppress(StorageError):  # a cache that cannot be written costs time, not a bench
+        store.put(kept, lane.logits)
 
 
 def kept_count(path: Path) -> int:
@@ -116,16 +122,14 @@ def judge(lane: Lane, baseline: Lane, labels: NDArray[np.int64]) -> None:
     """Accuracy, its paired difference to the baseline's, and whether the answers are the baseline's at all."""
     if lane.logits is None or baseline.logits is None:
         return
-    if not np.isfinite(lane.logits).all():
-        lane.leave("failed", "it answers with NaN or infinity")
-        return
     lane.accuracy = accuracy_of(lane.logits, labels)
     ours, theirs = lane.logits.argmax(axis=1), baseline.logits.argmax(axis=1)
     lane.gained = int(((ours == labels) & (theirs != labels)).sum())
     lane.lost = int(((theirs == labels) & (ours != labels)).sum())
     signal = rms(baseline.logits - baseline.logits.mean(axis=0))
     error = share(rms(lane.logits - baseline.logits), signal)
-    lane.parity = Parity(len(labels), int((ours == theirs).sum()), error, error_limit(lane))
+    limit = max(error_limit(lane), error_limit(baseline))
+    lane.parity = Parity(len(labels), int((ours == theirs).sum()), error, limit)
     if lane is not baseline and not lane.parity.holds:
         lane.leave(
             "failed",

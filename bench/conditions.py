@@ -67,21 +67,23 @@ class Observer:
     cores: int
     watches_gpu: bool
     spins_s: list[float] = field(default_factory=list)
-    gpu_clocks_mhz: list[float] = field(default_factory=list)
+    gpu_clocks_mhz: dict[str, list[float]] = field(default_factory=dict)
+    """By contender: each keeps the GPU as busy as it can."""
 
     def read(self, process: int) -> Reading:
         """The counters now; `process` is the contender's."""
         busy, stolen = _processor_times()
-        own = _process_seconds(process) + time.process_time()
+        own = _process_seconds(process) + time.process_time() + sum(os.times()[2:4])  # nvidia-smi is a child of ours
         gpu = read_gpu() if self.watches_gpu else None
         usual_s = statistics.median(self.spins_s) if self.spins_s else 0.0
         return Reading(time.monotonic(), busy, stolen, own, _throttled(), _spin(usual_s), gpu)
 
-    def disturbance(self, before: Reading, after: Reading) -> str:
-        """What disturbed the block between two readings; empty if nothing is known to have."""
+    def disturbance(self, before: Reading, after: Reading, *, on_gpu: str = "") -> str:
+        """What disturbed the block between two readings; empty if nothing is known to have.
+
+        `on_gpu` is the contender, if it runs there.
+        """
         self.spins_s.append(after.spin_s)
-        if after.gpu is not None:
-            self.gpu_clocks_mhz.append(after.gpu.clock_mhz)
         available = (after.at_s - before.at_s) * self.cores
         found = []
         if before.busy_s is not None and after.busy_s is not None:
@@ -96,10 +98,13 @@ class Observer:
             found.append("the processor was slowed down for its heat")
         if (change := _unusual(self.spins_s)) is not None:
             found.append(f"the processor's clock was {1 / change - 1:+.0%} off the usual")
-        if after.gpu is not None and after.gpu.slowed:
-            found.append(f"the GPU was slowed down at {after.gpu.temperature_c:.0f} degrees")
-        if (change := _unusual(self.gpu_clocks_mhz)) is not None:
-            found.append(f"the GPU's clock was {change - 1:+.0%} off the usual")
+        if on_gpu and after.gpu is not None:
+            clocks = self.gpu_clocks_mhz.setdefault(on_gpu, [])
+            clocks.append(after.gpu.clock_mhz)
+            if after.gpu.slowed:
+                found.append(f"the GPU was slowed down at {after.gpu.temperature_c:.0f} degrees")
+            if (change := _unusual(clocks)) is not None:
+                found.append(f"the GPU's clock was {change - 1:+.0%} off the usual")
         return "; ".join(found)
 
 
@@ -112,13 +117,20 @@ def _unusual(values: list[float]) -> float | None:
 
 
 def _processor_times() -> tuple[float | None, float | None]:
-    """Seconds that all cores together were busy, and that the hypervisor gave to others, since the system started."""
+    """Seconds that our cores together were busy, and that the hypervisor gave to others, since the system started.
+
+    Of the cores that this process may use: on a large host those of others are none of our business.
+    """
     try:
-        fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]
-    except (OSError, IndexError):
+        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None, None
+    names = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    times = [[int(value) for value in line.split()[1:9]] for line in lines if line.split()[0] in names]
+    if not times:
         return None, None
     tick = os.sysconf("SC_CLK_TCK")
-    user, nice, system, _idle, _wait, irq, softirq, steal = (int(value) / tick for value in fields[:8])
+    user, nice, system, _idle, _wait, irq, softirq, steal = (sum(column) / tick for column in zip(*times, strict=True))
     return user + nice + system + irq + softirq, steal
 
 

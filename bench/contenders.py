@@ -40,13 +40,15 @@ class Contender:
     """In which the backend runs it, where it has several."""
     levels: tuple[ProofLevel, ...] = ()
     """Of its certificate."""
+    refused: bool = False
+    """It is absent because its file is not to be believed."""
     error_limit: float | None = None
     """The largest numeric error that its certificate allows, as a share of the signal."""
 
     @property
     def compiles(self) -> bool:
         """Whether opening it compiles something, which its next process finds done."""
-        return self.way.startswith("compiled")
+        return self.way.startswith("compiled") or self.backend == "onnxruntime-tensorrt"
 
     @property
     def name(self) -> str:
@@ -92,7 +94,7 @@ def _opens(name: str, path: Path) -> bool:
 
 def _contenders(name: str, path: Path, model: Model, *, all_ways: bool) -> list[Contender]:
     """A file on a backend, in each of its ways."""
-    missing = why_unavailable(name)
+    missing, refused = why_unavailable(name), False
     absent = f"{missing} ({missing.hint})" if missing is not None else ""
     digest = sha256_of(path)
     if path.suffix == ".safetensors":
@@ -101,11 +103,11 @@ def _contenders(name: str, path: Path, model: Model, *, all_ways: bool) -> list[
     try:
         certificate = read_certificate(path)
     except (ArtifactError, ProofError) as exc:
-        return [Contender(name, path, digest, "", f"not proven: {exc}")]
+        return [Contender(name, path, digest, "", f"not proven: {exc}", refused=True)]
     if name == "onnxruntime-cpu" and certificate.precision is not None and certificate.precision.storage == "bf16":
         absent = "ONNX Runtime's CPU provider has no bf16 arithmetic"
     if model.run is not None and certificate.checkpoint_sha256 != sha256_of(model.run.weights):
-        absent = f"exported from an earlier checkpoint (tinyres export {model.name})"
+        absent, refused = f"exported from an earlier checkpoint (tinyres export {model.name})", True
     limits = {level.name: level.limits.get("error") for level in certificate.levels}
     levels = tuple(ProofLevel(level.name, level.passed, level.detail) for level in certificate.levels)
     return [
@@ -117,6 +119,7 @@ def _contenders(name: str, path: Path, model: Model, *, all_ways: bool) -> list[
             absent,
             _warning(name, certificate),
             levels=levels,
+            refused=refused,
             error_limit=limits.get("numeric"),
         )
     ]

@@ -5,6 +5,7 @@ What was not measured fails too: a gate that is open when nothing is known guard
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from tinyres.bench.against import Change
     from tinyres.bench.results import Results, Row
+    from tinyres.bench.statistics import Ratio
 
 SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 BYTES = {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
@@ -141,7 +143,7 @@ def _judged(condition: Condition, results: Results, row: Row, changes: Sequence[
     if row not in results.measured:
         return f"not measured ({row.status}: {row.reason})" if row.reason else "not measured"
     if condition.metric == "slower-than-before":
-        return _slower_than_before(row, changes)
+        return _slower_than_before(results, row, changes)
     if condition.metric == "slower-than-baseline":
         return _slower_than_baseline(results, row)
     batch = condition.batch if condition.batch is not None else results.batches[0]
@@ -152,20 +154,26 @@ def _judged(condition: Condition, results: Results, row: Row, changes: Sequence[
     return f"{condition.metric} is {_shown(condition, value)}" if fails else ""
 
 
-def _slower_than_before(row: Row, changes: Sequence[Change]) -> str:
-    ours = [change for change in changes if change.name == row.name]
-    slower = [f"batch {one.batch}: {one.speedup.value:.2f} times as fast" for one in ours if one.slower]
-    return "; ".join(slower) if ours else "not in the earlier bench"
+def _slower_than_before(results: Results, row: Row, changes: Sequence[Change]) -> str:
+    ours = {change.batch: change.speedup for change in changes if change.name == row.name}
+    return _slower({batch: ours.get(batch) for batch in results.batches}, "not in the earlier bench")
 
 
 def _slower_than_baseline(results: Results, row: Row) -> str:
     if row.name == results.baseline:
         return ""
+    ratios = {batch: ratio_to(row, results.row(results.baseline), batch) for batch in results.batches}
+    return _slower(ratios, "not measured beside the baseline")
+
+
+def _slower(ratios: dict[int, Ratio | None], missing: str) -> str:
+    """The batch sizes at which it is slower, or at which that is not known."""
     said = []
-    for batch in results.batches:
-        ratio = ratio_to(row, results.row(results.baseline), batch)
+    for batch, ratio in ratios.items():
         if ratio is None:
-            said.append(f"batch {batch}: not measured beside the baseline")
+            said.append(f"batch {batch}: {missing}")
+        elif not math.isfinite(ratio.high):
+            said.append(f"batch {batch}: too few rounds to tell")
         elif ratio.significant and ratio.value < 1:
             said.append(f"batch {batch}: {ratio.value:.2f} times as fast")
     return "; ".join(said)

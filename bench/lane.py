@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyres.bench.process import OPEN_LIMIT_S, ContenderAbsent, ContenderFailed, WorkerProcess
+from tinyres.bench.process import OPEN_LIMIT_S, AnsweredWrongly, ContenderAbsent, ContenderFailed, WorkerProcess
 from tinyres.bench.results import Block, ColdStart, Load, Measurement, Parity, Row, Status
 from tinyres.runtime.runner import Precision
 
@@ -78,6 +78,9 @@ class Lane:
     device_bytes: int | None = None
     status: Status = "ok"
     reason: str = ""
+    stopped: str = ""
+    """What it failed at after the batch sizes that were asked for; empty if nothing."""
+    abandoned: bool = False
 
     @property
     def worker(self) -> WorkerProcess:
@@ -89,7 +92,7 @@ class Lane:
     @property
     def running(self) -> bool:
         """It has neither failed nor been left out."""
-        return self.status == "ok"
+        return self.status == "ok" and not self.stopped
 
     @property
     def precision(self) -> Precision:
@@ -134,11 +137,36 @@ class Lane:
         try:
             yield
         except ContenderFailed as exc:
-            self.leave("skipped" if isinstance(exc, ContenderAbsent) else "failed", str(exc))
+            if not self.abandoned:
+                absent = isinstance(exc, ContenderAbsent) and not self.cold  # what opened once is not absent
+                self.leave("skipped" if absent else "failed", str(exc))
+
+    @contextlib.contextmanager
+    def costs_the_rest(self, what: str) -> Iterator[None]:
+        """What fails within ends the way here, but keeps what was measured; only wrong answers cost it all."""
+        try:
+            yield
+        except AnsweredWrongly as exc:
+            self.leave("failed", str(exc))
+        except ContenderFailed as exc:
+            if not self.abandoned:
+                self.stopped = f"{what}: {exc}"
+                self.end_process()
 
     def leave(self, status: Status, reason: str) -> None:
-        """End the way."""
+        """End the way, and give back the memory."""
         self.status, self.reason = status, reason
+        self.end_process()
+
+    def end_process(self) -> None:
+        """End the process at once."""
+        if self.process is not None:
+            self.process.kill()
+
+    def abandon(self) -> None:
+        """End the process because the user wants no more; that is no failure of it."""
+        self.abandoned = True
+        self.end_process()
 
     def row(self) -> Row:
         """All of it."""
@@ -170,7 +198,7 @@ class Lane:
                 if shown
             ],
             loads=[Load(clients, found.blocks) for clients, found in sorted(self.by_clients.items()) if shown],
-            warning=self.contender.warning,
+            warning="; ".join(filter(None, (self.contender.warning, self.stopped))),
         )
 
 
@@ -183,7 +211,7 @@ def absent_row(contender: Contender) -> Row:
         artifact=contender.path.name if contender.sha256 else "",
         artifact_sha256=contender.sha256,
         artifact_bytes=contender.path.stat().st_size if contender.sha256 else 0,
-        status="skipped",
+        status="failed" if contender.refused else "skipped",
         reason=contender.absent,
         proof=contender.proof,
         levels=list(contender.levels),

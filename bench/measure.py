@@ -103,7 +103,7 @@ def _exit_code(found: Results, failures: Sequence[str], named: Sequence[str]) ->
     if failures or any(row.status == "failed" for row in found.rows):
         return TinyresError.exit_code
     ran = {row.backend for row in found.measured}
-    return 0 if ran.issuperset(named) else BackendUnavailable.exit_code
+    return 0 if ran and ran.issuperset(named) else BackendUnavailable.exit_code
 
 
 def describe(measured: Measured, width: int) -> str:

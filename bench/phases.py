@@ -9,6 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tinyres import environment
 from tinyres.bench import answers, schedule
 from tinyres.bench.conditions import Observer, read_gpu
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from numpy.typing import NDArray
     from typing_extensions import Self
 
     from tinyres.bench.contenders import Contender
@@ -66,6 +69,7 @@ class Bench:
         self.baseline: Lane | None = None
         self._batches, self._effort, self._progress = batches, effort, progress
         self._observer = Observer(environment.usable_cores(), watches_gpu=read_gpu() is not None)
+        self._labels: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._repeats_left = 0
         self._started = time.monotonic()
         self._deadline = self._started + effort.budget_s
@@ -84,8 +88,7 @@ class Bench:
     def kill(self) -> None:
         """End what a contender may be in the midst of, and nobody waits for any more."""
         for lane in self.lanes:
-            if lane.process is not None:
-                lane.process.kill()
+            lane.abandon()
 
     @property
     def elapsed_s(self) -> float:
@@ -142,10 +145,17 @@ class Bench:
                 task.advance(1, lane.contender.name)
         if all_of_them:  # as many as were asked for, however long it takes: not at the cost of the rest
             self._deadline += time.monotonic() - before
+        self._labels = pictures.labels[:count]
+        self.settle_baseline()
+
+    def settle_baseline(self) -> None:
+        """Compare everyone with what is the baseline now: what was, may have failed since."""
+        if self.baseline is not None and self.baseline.running:
+            return
         self.baseline = find_baseline(self.running())
         if self.baseline is not None:
             for lane in self.running():
-                answers.judge(lane, self.baseline, pictures.labels[:count])
+                answers.judge(lane, self.baseline, self._labels)
 
     def time_batches(self) -> None:
         """The batch sizes that were asked for, as thoroughly as the time allows, every round in fresh processes.
@@ -182,12 +192,13 @@ class Bench:
                         series = lane.by_batch[batch]
                         plan = schedule.plan_block(series.latency_s, effort)
                         with lane.costs_its_row():
-                            self._block(lane, series, number, _timed(batch, plan), repeats=REPEATS)
+                            peak_bytes = self._block(lane, series, number, _timed(batch, plan), repeats=REPEATS)
+                            lane.peak_bytes = max(lane.peak_bytes or 0, peak_bytes or 0) or None
                         task.advance(1, f"round {number + 1}, batch {batch}: {lane.contender.name}")
                 round_s = time.monotonic() - begun
         for lane in self.running():
             for batch in self._batches:
-                with lane.costs_its_row():
+                with lane.costs_the_rest(f"the device's own times at batch {batch}"):
                     lane.by_batch[batch].device_ns = lane.worker.ask("device", batch=batch, runs=DEVICE_RUNS)[
                         "parts_ns"
                     ]
@@ -198,11 +209,18 @@ class Bench:
                 lane.open(alone=alone)
 
         with ThreadPoolExecutor(1 if alone else OPENED_AT_ONCE) as pool:
-            list(pool.map(begin, self.running()))
+            try:
+                list(pool.map(begin, self.running()))
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.kill()  # nobody waits for openings that are under way
+                raise
 
     def _warm_all(self) -> None:
         for batch in self._batches:
-            self._warm(self.running(), batch, WINDOW_S, WINDOW_RUNS)
+            for lane in self.running():
+                with lane.costs_its_row():
+                    self._warm(lane, batch, WINDOW_S, WINDOW_RUNS)
 
     def time_other_batches(self) -> None:
         """The rest of the throughput curve, for each contender up to the batch that takes too long."""
@@ -211,11 +229,13 @@ class Bench:
             lanes = [lane for lane in self.running() if _per_image_s(lane) * batch <= self._effort.side_batch_s]
             if not lanes or not self._time_left(f"batches of {batch} and more"):
                 break
-            self._warm(lanes, batch, self._effort.side_s / 2, plan.least)
+            for lane in lanes:
+                with lane.costs_the_rest(f"batch {batch}"):
+                    self._warm(lane, batch, self._effort.side_s / 2, plan.least)
             with self._progress.task(f"batch {batch}", len(lanes) * self._effort.side_rounds, "blocks") as task:
                 for number in range(self._effort.side_rounds):
                     for lane in schedule.in_turn([lane for lane in lanes if lane.running], number):
-                        with lane.costs_its_row():
+                        with lane.costs_the_rest(f"batch {batch}"):
                             self._block(lane, lane.by_batch[batch], number, _timed(batch, plan), repeats=0)
                         task.advance(1, lane.contender.name)
 
@@ -231,38 +251,42 @@ class Bench:
                     for lane in schedule.in_turn(self.running(), number):
                         asked = {"do": "load", "clients": clients, "seconds": 2 * self._effort.side_s}
                         series = lane.by_clients.setdefault(clients, Series())
-                        with lane.costs_its_row():
+                        with lane.costs_the_rest(f"{clients} clients"):
                             self._block(lane, series, number, asked, repeats=0)
                         task.advance(1, lane.contender.name)
 
-    def _warm(self, lanes: Sequence[Lane], batch: int, window_s: float, least: int) -> None:
-        for lane in lanes:
-            with lane.costs_its_row():
-                before = self._gpu_memory()
-                started = time.monotonic()
-                warm = lane.worker.ask("warm", batch=batch, window_s=window_s, least=least, limit_s=WARM_LIMIT_S)
-                series = lane.by_batch.setdefault(batch, Series())
-                series.latency_s = warm["median_ns"] / 1e9
-                series.warmup_runs += warm["runs"]
-                series.steady &= warm["steady"]
-                lane.warm_s += time.monotonic() - started
-                if lane.device_bytes is not None and (more := self._gpu_memory(since=before)) is not None:
-                    lane.device_bytes += more
+    def _warm(self, lane: Lane, batch: int, window_s: float, least: int) -> None:
+        before, started = self._gpu_memory(), time.monotonic()
+        warm = lane.worker.ask("warm", batch=batch, window_s=window_s, least=least, limit_s=WARM_LIMIT_S)
+        more = self._gpu_memory(since=before)
+        series = lane.by_batch.setdefault(batch, Series())
+        first = not series.warmup_runs and batch in self._batches  # of later processes it is the same again
+        if first and lane.device_bytes is not None and more is not None:
+            lane.device_bytes += more
+        series.latency_s = warm["median_ns"] / 1e9
+        series.warmup_runs += warm["runs"]
+        series.steady &= warm["steady"]
+        lane.warm_s += time.monotonic() - started
 
-    def _block(self, lane: Lane, series: Series, number: int, asked: dict[str, Any], *, repeats: int) -> None:
-        """One block, and another in its place if it was disturbed and there is time."""
+    def _block(self, lane: Lane, series: Series, number: int, asked: dict[str, Any], *, repeats: int) -> int | None:
+        """One block, and another in its place if it was disturbed and there is time; the process's peak memory."""
         runs = asked.get("least", 1) * asked.get("batch", asked.get("clients"))
         limit_s = PATIENCE_S + PATIENCE * max(asked["seconds"], runs * lane.single_s)
         for left in range(repeats, -1, -1):
             before = self._observer.read(lane.worker.id)
             reply = lane.worker.ask(limit_s=limit_s, **asked)
             after = self._observer.read(lane.worker.id)
-            lane.peak_bytes = reply["peak_bytes"]
-            disturbed = self._observer.disturbance(before, after)
+            disturbed = self._observer.disturbance(before, after, on_gpu=self._gpu_lane(lane))
             series.blocks.append(Block(number, round(reply["seconds"], 6), reply["samples_ns"], disturbed))
             if not disturbed or not left or self._repeats_left <= 0:
                 break
             self._repeats_left -= 1
+        peak_bytes: int | None = reply["peak_bytes"]
+        return peak_bytes
+
+    def _gpu_lane(self, lane: Lane) -> str:
+        """Whose clocks to compare a GPU's with: a contender's on it; of others it idles, and empty is nobody's."""
+        return lane.contender.name if lane.opened["device"].startswith("cuda") else ""
 
     def _side_seconds(self) -> float:
         """About how long the other batches and the clients will take."""

@@ -33,6 +33,10 @@ class ContenderAbsent(ContenderFailed):
     """What a contender needs is not here; its row says what, and how to get it."""
 
 
+class AnsweredWrongly(ContenderFailed):
+    """A contender that answers otherwise than it did; none of its figures is to be believed."""
+
+
 class WorkerProcess:
     """A running `tinyres.bench.worker`. Ends with the block that holds it."""
 
@@ -78,17 +82,27 @@ class WorkerProcess:
         except (BrokenPipeError, OSError):
             line = ""
         if not line:
-            raise ContenderFailed(f"the process {_ending(self._process.wait())}{self._last_words()}")
+            raise ContenderFailed(f"the process {self._end()}{self._last_words()}")
         try:
             reply: dict[str, Any] = json.loads(line)
         except ValueError:
             raise ContenderFailed(f"it ended inside an answer{self._last_words()}") from None
         if "absent" in reply:
             raise ContenderAbsent(reply["absent"])
+        if "wrong" in reply:
+            raise AnsweredWrongly(reply["wrong"])
         if "error" in reply:
             raise ContenderFailed(reply["error"])
         answer: dict[str, Any] = reply["ok"]
         return answer
+
+    def _end(self) -> str:
+        """How it ended; a process that answers no more and lives on in some thread is ended."""
+        try:
+            return _ending(self._process.wait(timeout=self._patience_s))
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "stopped answering; ended"
 
     def _last_words(self) -> str:
         self._stderr.seek(0)

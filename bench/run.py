@@ -73,6 +73,7 @@ def run_bench(
                 interrupted = True
                 progress.warn("interrupted: what was measured until now is kept")
                 bench.kill()
+            bench.settle_baseline()
     rows = {lane.contender.name: lane.row() for lane in bench.lanes}
     return Results(
         schema=SCHEMA,

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
-STUDENT_T = (63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169, 3.106, 3.055, 3.012, 2.977, 2.947)
+STUDENT_T: tuple[float, ...] = (63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169, 3.106, 3.055)
+STUDENT_T += (3.012, 2.977, 2.947, 2.921, 2.898, 2.878, 2.861, 2.845, 2.831, 2.819, 2.807, 2.797, 2.787, 2.779, 2.771)
+STUDENT_T += (2.763, 2.756, 2.750)
 """The 99.5 % quantile for 1, 2, ... degrees of freedom: a table compares many, and chance should not rank them."""
 NORMAL = 2.576
 """For more."""

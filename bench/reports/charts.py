@@ -167,7 +167,7 @@ def cold_start_bars(results: Results) -> str:
     step = 34
     height = step * len(rows) + TOP + BOTTOM
     x = Axis(0, max(sum(part) for part in parts.values()) * 1.12, 8, WIDTH - RIGHT)
-    drawn = _x_axis(x, height - BOTTOM, "seconds from the start of a process to its first answer", lambda v: f"{v:g}")
+    drawn = _x_axis(x, height - BOTTOM, "seconds from the program's first line to its first answer", lambda v: f"{v:g}")
     for place, row in enumerate(rows):
         top, at = TOP + step * place, 0.0
         number = results.measured.index(row) + 1

@@ -144,9 +144,11 @@ def cold_starts(results: Results) -> Table:
         if row.status == "ok" and row.cold:
             parts = [[cold.import_s for cold in row.cold], [cold.load_s for cold in row.cold]]
             parts += [[cold.first_s for cold in row.cold], [cold.total_s for cold in row.cold]]
-            held = size(row.peak_memory_bytes) if row.peak_memory_bytes else "-"
-            rows.append((row.name, *(f"{median(part):.2f} s" for part in parts), size(row.artifact_bytes), held))
-    return Table("cold start", ("contender", "import", "load", "first", "all", "on disk", "memory"), rows)
+            held = [size(taken) if taken else "-" for taken in (row.peak_memory_bytes, row.device_memory_bytes)]
+            rows.append((row.name, *(f"{median(part):.2f} s" for part in parts), size(row.artifact_bytes), *held))
+    head = ("contender", "import", "load", "first", "all", "on disk", "memory", "on GPU")
+    table = Table("cold start", head, rows)
+    return table if any(row.device_memory_bytes for row in results.rows) else table.without("on GPU")
 
 
 def on_devices(results: Results) -> Table:

@@ -138,6 +138,16 @@ def test_gained_and_lost_are_counted_against_the_baseline() -> None:
     assert lane.parity.same == 2
 
 
+def test_a_coarse_baseline_is_as_far_off_as_it_may_be(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(8, 3))
+    lane, baseline = lane_of(base * 1.02, number="fp16"), lane_of(base, number="bf16")
+    answers.judge(lane, baseline, LABELS)
+    assert lane.running
+    assert lane.parity is not None
+    assert 4.6e-3 < lane.parity.error < lane.parity.limit == 4.1e-2
+
+
 def test_one_answer_to_every_picture_is_no_parity() -> None:
     alike = np.ones((8, 3))
     lane, baseline = lane_of(alike), lane_of(alike)

@@ -22,7 +22,7 @@ def later(**changed: object) -> Reading:
 def observer() -> Observer:
     known = Observer(cores=2, watches_gpu=False)
     known.spins_s = [0.3e-3] * 6
-    known.gpu_clocks_mhz = [1500.0] * 6
+    known.gpu_clocks_mhz = {"tensorrt": [1500.0] * 6}
     return known
 
 
@@ -43,7 +43,13 @@ def test_a_block_that_was_left_alone_is_not_disturbed() -> None:
     ],
 )
 def test_each_disturbance_is_named(after: Reading, said: str) -> None:
-    assert observer().disturbance(QUIET, after) == said
+    assert observer().disturbance(QUIET, after, on_gpu="tensorrt") == said
+
+
+def test_an_idle_gpu_disturbs_nobody_who_is_not_on_it() -> None:
+    known = observer()
+    assert known.disturbance(QUIET, later(gpu=replace(WARM, clock_mhz=210.0))) == ""
+    assert known.gpu_clocks_mhz == {"tensorrt": [1500.0] * 6}
 
 
 def test_the_rounding_of_counters_is_no_disturbance() -> None:

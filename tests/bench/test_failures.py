@@ -75,6 +75,30 @@ def test_a_contender_that_answers_otherwise_in_its_next_process_is_found_out(
     assert (row.status, row.reason) == ("failed", "its answers differ from one process to the next")
 
 
+def test_what_was_not_asked_for_costs_none_of_what_was(trained: TrainedRun, tmp_path: Path) -> None:
+    found = measured(trained, tmp_path, ("honest", "crowded"))
+    row = found.row("onnxruntime-cpu crowded")
+    assert row is not None
+    assert row.status == "ok"
+    assert {1, 4} <= {part.batch for part in row.measurements if part.blocks}
+    assert row.loads == []
+    assert row.warning == "batch 8: MemoryError: Unable to allocate 9 TiB"
+    assert "onnxruntime-cpu crowded: batch 8: MemoryError" in terminal(found)
+
+
+def test_a_baseline_of_nonsense_costs_nobody_else(trained: TrainedRun, tmp_path: Path) -> None:
+    found = measured(trained, tmp_path, ("nan", "honest", "half"))
+    assert [row.status for row in found.rows] == ["failed", "ok", "ok"]
+    assert found.baseline == "onnxruntime-cpu honest"
+
+
+def test_where_the_baseline_fails_the_next_one_takes_its_place(trained: TrainedRun, tmp_path: Path) -> None:
+    found = measured(trained, tmp_path, ("crashes", "honest", "half"))
+    assert [row.status for row in found.rows] == ["failed", "ok", "ok"]
+    assert found.baseline == "onnxruntime-cpu honest"
+    assert "The ratio is to onnxruntime-cpu honest" in terminal(found)
+
+
 def test_the_rest_is_measured_in_full(results: Results) -> None:
     honest = results.row("onnxruntime-cpu honest")
     assert honest is not None

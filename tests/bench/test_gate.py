@@ -111,7 +111,8 @@ def test_before_is_only_known_with_an_earlier_bench() -> None:
     assert found[0].startswith("slower-than-before: onnxruntime-cpu fp32: batch 1: 0.7")
     fresh = results(PYTORCH, SLOW)
     assert failures(fresh, [condition], changes(PASSING, fresh)) == [
-        "slower-than-before: onnxruntime-cpu fp16: not in the earlier bench"
+        "slower-than-before: onnxruntime-cpu fp16: batch 1: not in the earlier bench;"
+        " batch 32: not in the earlier bench"
     ]
 
 

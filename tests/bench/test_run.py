@@ -15,6 +15,7 @@ from tiny import TrainedRun
 from tinyres import records
 from tinyres.bench import answers, worker
 from tinyres.bench.contenders import Contender, find_contenders
+from tinyres.bench.lane import absent_row
 from tinyres.bench.reports.terminal import terminal
 from tinyres.bench.reports.write import write_reports
 from tinyres.bench.results import Results
@@ -129,8 +130,9 @@ def test_an_artifact_without_its_proof_takes_no_part(exported: Exported, trained
     shutil.copytree(trained.started.run.path, tmp_path / "tiny")
     artifact = tmp_path / "tiny" / "export" / "fp32.onnx"
     artifact.write_bytes(artifact.read_bytes() + b"\0")
-    contenders = find_contenders(find_model("tiny", tmp_path), ["onnxruntime-cpu"])
-    assert next(contender.absent for contender in contenders).startswith("not proven: the certificate")
+    (contender,) = find_contenders(find_model("tiny", tmp_path), ["onnxruntime-cpu"])
+    assert contender.absent.startswith("not proven: the certificate")
+    assert absent_row(contender).status == "failed"  # it is here, and not to be believed
 
 
 def test_an_artifact_of_an_earlier_checkpoint_takes_no_part(
@@ -142,11 +144,9 @@ def test_an_artifact_of_an_earlier_checkpoint_takes_no_part(
     save_tensors(
         best, {name: value * 1 for name, value in known.tensors.items()}, known.spec, replace(known.origin, epoch=9)
     )
-    contenders = find_contenders(find_model("tiny", tmp_path), ["onnxruntime-cpu"])
-    assert (
-        next(contender.absent for contender in contenders)
-        == "exported from an earlier checkpoint (tinyres export tiny)"
-    )
+    (contender,) = find_contenders(find_model("tiny", tmp_path), ["onnxruntime-cpu"])
+    assert contender.absent == "exported from an earlier checkpoint (tinyres export tiny)"
+    assert absent_row(contender).status == "failed"
 
 
 def test_a_slow_contender_still_judges_every_class(trained: TrainedRun, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_contender_that_answers_otherwise_when_timed_is_found_out(trained: Tra
     contender._runner = Runner(FakeBackend(trained.started.config.spec, answer))
     contender._images = images
     contender.answer(count=15, batch=15, out=str(tmp_path / "answers.npy"))
-    with pytest.raises(UsageError, match="differ from those of the accuracy run"):
+    with pytest.raises(worker.WrongAnswers, match="differ from those of the accuracy run"):
         contender.block(batch=1, seconds=0.0, least=5, most=5)
 
 

@@ -123,7 +123,7 @@ def test_the_device_is_timed_part_by_part_and_nothing_of_it_stays(acted: tuple[C
     }
     assert len(cuda.held) == held + 1  # the graph, which runs of that size go on with
     np.testing.assert_array_equal(run(pictures(4)), engine.answer(pictures(4)))
-    assert set(run.device_times(pictures(20), 1)) == set(parts)  # as many as the profile takes
+    assert run.device_times(pictures(20), 1) == {}  # more than the profile takes at once
 
 
 def test_no_memory_for_a_context_is_an_error_of_ours(acted: tuple[Cuda, ActedEngine, Runner]) -> None:

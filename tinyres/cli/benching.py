@@ -25,7 +25,7 @@ def bench(
     thorough: Annotated[bool, typer.Option("--thorough", help="As long as it takes, else 10 minutes.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="For each; else all cores.")] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="For accuracy, however long it takes.", show_default="1000, or fewer")
+        int | None, typer.Option(min=2, help="For accuracy, however long it takes.", show_default="1000, or fewer")
     ] = None,
     data: OtherData = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Else the run's bench folder.")] = None,

@@ -58,9 +58,12 @@ class OnnxRuntimeGpu:
     def device_times(self, images: NDArray[np.uint8], runs: int) -> dict[str, list[int]]:
         """Nanoseconds of the network alone, pictures and logits staying on the device, by the host's clock.
 
-        The library waits for the device at the end of each run; its own launches are in it.
+        The library waits for the device at the end of each run; its own launches are in it. Empty for more pictures
+        than it takes at once.
         """
-        pixels = onnxruntime.OrtValue.ortvalue_from_numpy(images[: self._most], self._memory, 0)
+        if len(images) > self._most:
+            return {}
+        pixels = onnxruntime.OrtValue.ortvalue_from_numpy(images, self._memory, 0)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input("image", pixels)
         binding.bind_output("logits", self._memory)
@@ -69,7 +72,7 @@ class OnnxRuntimeGpu:
             before = time.perf_counter_ns()
             self._session.run_with_iobinding(binding)
             took.append(time.perf_counter_ns() - before)
-        return {"network": took}
+        return {"network, host clock": took}
 
     def close(self) -> None:
         """Drop the session."""

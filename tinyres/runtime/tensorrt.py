@@ -78,13 +78,14 @@ class Engine:
         return logits
 
     def device_times(self, images: NDArray[np.uint8], runs: int) -> dict[str, list[int]]:
-        """Nanoseconds by part for one batch, at most the profile's largest.
+        """Nanoseconds by part: the copies, the network, and all three enqueued one by one and launched as a graph.
 
-        The copies, the network, and all three enqueued one by one and launched as a graph.
+        Empty for more pictures than the profile takes at once.
         """
-        count = min(len(images), self._most)
+        if (count := len(images)) > self._most:
+            return {}
         with self._lock:
-            self._part(images[:count])
+            self._part(images)
             if count not in self._graphs:
                 self._graphs[count] = self._record(count)
             context, stream = self._context, self._stream
