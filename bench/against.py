@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinyres.bench.reports.tables import Table
-from tinyres.bench.statistics import Ratio, change, median
+from tinyres.bench.reports.tables import Table, p50_s
+from tinyres.bench.statistics import Ratio, change
 from tinyres.errors import UsageError
 from tinyres.units import milliseconds
 
@@ -65,7 +65,7 @@ def changes(old: Results, new: Results) -> list[Change]:
             was, now = before.at(batch), row.at(batch)
             if was is not None and now is not None:
                 ratio = change(_blocks(was), _blocks(now))
-                found.append(Change(row.name, batch, median(was.samples_s), median(now.samples_s), ratio))
+                found.append(Change(row.name, batch, p50_s(was), p50_s(now), ratio))
     return found
 
 

@@ -1,7 +1,8 @@
 """Whether two benches rank alike: `python -m tinyres.bench.agreement A/results.json B/results.json`.
 
 Of every pair of contenders at every batch size that was asked for: which is significantly faster in each. Prints one
-JSON text; exit code 1 if they contradict each other.
+JSON text; exit code 1
+if they contradict each other or have nothing in common.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def main() -> None:
         raise SystemExit("usage: python -m tinyres.bench.agreement A/results.json B/results.json")
     found = agreement(*(results.load(Path(name)) for name in sys.argv[1:]))
     print(records.to_json(found))
-    raise SystemExit(1 if found.contradictions else 0)
+    raise SystemExit(1 if found.contradictions or not found.pairs else 0)
 
 
 if __name__ == "__main__":

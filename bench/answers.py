@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -94,18 +94,19 @@ def count_affordable(lanes: Sequence[Lane], seconds: float, most: int) -> int:
 
 def answer(lane: Lane, count: int, *, kept: Path, store: Kept) -> None:
     """The lane's logits of the first `count` pictures: those of an earlier bench if they still hold, else new ones."""
-    limit_s = max(LEAST_LIMIT_S, 10 * count * lane.single_s)
-    if (
-        kept_count(kept) >= count
-        and lane.worker.ask("recall", kept=str(kept), count=count, batch=BATCH, limit_s=limit_s)["holds"]
-    ):
+    lane.largest_error = error_limit(lane)
+    shared: dict[str, Any] = {"count": count, "batch": BATCH, "share": lane.largest_error}
+    shared["limit_s"] = max(LEAST_LIMIT_S, 10 * count * lane.single_s)
+    if kept_count(kept) >= count and lane.worker.ask("recall", kept=str(kept), **shared)["holds"]:
         lane.logits = np.load(kept)[:count]
         return
     out = lane.setting.folder / "answers.npy"
-    lane.worker.ask("answer", count=count, batch=BATCH, out=str(out), limit_s=limit_s)
+    lane.worker.ask("answer", out=str(out), **shared)
     lane.logits = np.load(out)
     if not np.isfinite(lane.logits).all():
         raise ContenderFailed("it answers with NaN or infinity")
+    if not np.ptp(lane.logits, axis=0).any():
+        raise ContenderFailed("it answers alike to every picture")
     with contextlib.suppress(StorageError):  # a cache that cannot be written costs time, not a bench
         store.put(kept, lane.logits)
 

@@ -103,10 +103,12 @@ def _contenders(name: str, path: Path, model: Model, *, all_ways: bool) -> list[
     try:
         certificate = read_certificate(path)
     except (ArtifactError, ProofError) as exc:
-        return [Contender(name, path, digest, "", f"not proven: {exc}", refused=True)]
+        return [Contender(name, path, digest, "", absent or f"not proven: {exc}", refused=not absent)]
     if name == "onnxruntime-cpu" and certificate.precision is not None and certificate.precision.storage == "bf16":
         absent = "ONNX Runtime's CPU provider has no bf16 arithmetic"
-    if model.run is not None and certificate.checkpoint_sha256 != sha256_of(model.run.weights):
+    if certificate.grade == "unproven":
+        absent = absent or f"nothing has run it yet (tinyres verify {path.name}, where its GPU is)"
+    elif not absent and model.run is not None and certificate.checkpoint_sha256 != sha256_of(model.run.weights):
         absent, refused = f"exported from an earlier checkpoint (tinyres export {model.name})", True
     limits = {level.name: level.limits.get("error") for level in certificate.levels}
     levels = tuple(ProofLevel(level.name, level.passed, level.detail) for level in certificate.levels)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from tinyres.bench.reports.tables import ratio_to, throughput
-from tinyres.bench.statistics import median, quantile
+from tinyres.bench.reports.tables import latency, ratio_to, throughput
+from tinyres.bench.statistics import median
 from tinyres.errors import UsageError, suggest
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ BYTES = {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 SHARE = {"": 1.0, "%": 0.01}
 PLAIN = {"": 1.0}
 WORDS = ("slower-than-baseline", "slower-than-before")
+UNCOMPARED = "it is the baseline itself, for want of one in float32"
 EXAMPLES = "for example 'p50>5ms', 'accuracy<0.60', 'openvino*:p95@32>40ms' or 'slower-than-baseline'"
 
 
@@ -43,7 +44,7 @@ class Metric:
 def _percentile(share: float) -> Metric:
     def of(row: Row, batch: int) -> float | None:
         found = row.at(batch)
-        exact = quantile(found.samples_s, share) if found is not None else None
+        exact = latency(found, share) if found is not None else None
         return exact.value if exact is not None else None
 
     return Metric(SECONDS, of)
@@ -113,16 +114,25 @@ def parse_condition(text: str) -> Condition:
     )
 
 
-def failures(results: Results, conditions: Sequence[Condition], changes: Sequence[Change] | None) -> list[str]:
+def failures(
+    results: Results,
+    conditions: Sequence[Condition],
+    changes: Sequence[Change] | None,
+    before: Sequence[str] = (),
+) -> list[str]:
     """What each condition that holds says, a line a row; empty if the bench passes.
 
-    `changes` is to the earlier bench; None without one. Errors: UsageError if a condition needs one.
+    `changes` is to the earlier bench, None without one, and `before` who was measured then.
+    Errors: UsageError if a condition needs one.
     """
     found = []
     for condition in conditions:
         if condition.metric == "slower-than-before" and changes is None:
             raise UsageError("--fail-if slower-than-before needs an earlier bench", hint="--against results.json")
         rows = [row for row in results.rows if _meant(condition, row)]
+        if condition.metric == "slower-than-before" and not condition.rows:
+            gone = set(before) - {row.name for row in (*rows, *results.measured)}
+            found += [f"{condition.text}: {name}: measured before, and not now" for name in sorted(gone)]
         if not rows:
             found.append(f"{condition.text}: no contender of that name took part")
         for row in rows:
@@ -146,6 +156,8 @@ def _judged(condition: Condition, results: Results, row: Row, changes: Sequence[
         return _slower_than_before(results, row, changes)
     if condition.metric == "slower-than-baseline":
         return _slower_than_baseline(results, row)
+    if condition.metric == "drop" and _is_uncompared(results, row):
+        return UNCOMPARED
     batch = condition.batch if condition.batch is not None else results.batches[0]
     value = METRICS[condition.metric].of(row, batch)
     if value is None:
@@ -160,10 +172,17 @@ def _slower_than_before(results: Results, row: Row, changes: Sequence[Change]) -
 
 
 def _slower_than_baseline(results: Results, row: Row) -> str:
+    if _is_uncompared(results, row):
+        return UNCOMPARED
     if row.name == results.baseline:
         return ""
     ratios = {batch: ratio_to(row, results.row(results.baseline), batch) for batch in results.batches}
     return _slower(ratios, "not measured beside the baseline")
+
+
+def _is_uncompared(results: Results, row: Row) -> bool:
+    """Whether it is the baseline for want of a float32 one: then nothing says what it loses."""
+    return row.name == results.baseline and (row.precision is None or row.precision.storage != "fp32")
 
 
 def _slower(ratios: dict[int, Ratio | None], missing: str) -> str:

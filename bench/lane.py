@@ -11,6 +11,7 @@ import numpy as np
 
 from tinyres.bench.process import OPEN_LIMIT_S, AnsweredWrongly, ContenderAbsent, ContenderFailed, WorkerProcess
 from tinyres.bench.results import Block, ColdStart, Load, Measurement, Parity, Row, Status
+from tinyres.environment import without_folders
 from tinyres.runtime.runner import Precision
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Lane:
     warm_s: float = 0.0
     """... its first warm-ups."""
     logits: NDArray[np.float32] | None = None
+    largest_error: float = 0.0
+    """By which answers may differ from these, as a share of the part that depends on the picture."""
     accuracy: Accuracy | None = None
     gained: int = 0
     lost: int = 0
@@ -107,6 +110,8 @@ class Lane:
         # start is cold, and no other one is where something is compiled.
         kept = setting.folder / contender.name.replace(" ", "-")
         self.process = WorkerProcess(setting.command, environment={"TORCHINDUCTOR_CACHE_DIR": str(kept)})
+        if self.abandoned:  # the user asked for the end while this one began
+            self.process.kill()
         reply = self.opened = self.process.ask(
             "open",
             path=str(contender.path),
@@ -122,7 +127,13 @@ class Lane:
         if self.logits is not None:  # it must still be what was judged
             path = setting.folder / f"{kept.name}.npy"
             np.save(path, self.logits)
-            if not self.process.ask("recall", kept=str(path), count=len(self.logits), batch=BATCH)["holds"]:
+            asked: dict[str, Any] = {
+                "kept": str(path),
+                "count": len(self.logits),
+                "batch": BATCH,
+                "share": self.largest_error,
+            }
+            if not self.process.ask("recall", **asked)["holds"]:
                 raise ContenderFailed("its answers differ from one process to the next")
         self.open_s = self.open_s or time.monotonic() - started
 
@@ -179,7 +190,7 @@ class Lane:
             artifact_sha256=self.contender.sha256,
             artifact_bytes=self.contender.path.stat().st_size,
             status=self.status,
-            reason=self.reason.replace(f"{self.contender.path.parent}/", ""),
+            reason=without_folders(self.reason),
             proof=self.contender.proof,
             levels=list(self.contender.levels),
             device=self.opened.get("device", ""),
@@ -198,7 +209,7 @@ class Lane:
                 if shown
             ],
             loads=[Load(clients, found.blocks) for clients, found in sorted(self.by_clients.items()) if shown],
-            warning="; ".join(filter(None, (self.contender.warning, self.stopped))),
+            warning=without_folders("; ".join(filter(None, (self.contender.warning, self.stopped)))),
         )
 
 
@@ -212,7 +223,7 @@ def absent_row(contender: Contender) -> Row:
         artifact_sha256=contender.sha256,
         artifact_bytes=contender.path.stat().st_size if contender.sha256 else 0,
         status="failed" if contender.refused else "skipped",
-        reason=contender.absent,
+        reason=without_folders(contender.absent),
         proof=contender.proof,
         levels=list(contender.levels),
         device="",

@@ -14,7 +14,8 @@ from tinyres.bench.contenders import find_contenders
 from tinyres.bench.reports.terminal import aligned, terminal
 from tinyres.bench.reports.write import write_reports
 from tinyres.errors import EXIT_INTERRUPTED, BackendUnavailable, TinyresError, UsageError
-from tinyres.judge import data_of
+from tinyres.files import storage_errors
+from tinyres.judge import data_of, load_spec, require_same_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +68,9 @@ def measure(model: Model, request: Request, *, command: str, progress: Progress)
     Errors: UsageError, InputError, ProofError, StorageError, before or after; what fails in between costs a row.
     """
     conditions = [gate.parse_condition(text) for text in request.fail_if]
+    for condition in conditions:
+        if condition.batch is not None and condition.batch not in request.batches:
+            raise UsageError(f"--fail-if {condition.text!r} is about a batch size that --batch does not name")
     threads = request.threads or environment.usable_cores()
     earlier = results.load(request.earlier) if request.earlier is not None else None
     if earlier is not None:
@@ -79,9 +83,14 @@ def measure(model: Model, request: Request, *, command: str, progress: Progress)
     if all(contender.absent for contender in contenders):
         reasons = "; ".join(f"{contender.name}: {contender.absent}" for contender in contenders)
         raise BackendUnavailable(f"nothing can be measured here: {reasons}")
+    folder = request.folder or model.home / "bench"
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    dataset = data_of(model, request.data, cache_dir=request.cache_dir, progress=progress)
+    require_same_classes(dataset, load_spec(model))
     found = run.run_bench(
         contenders,
-        data_of(model, request.data, cache_dir=request.cache_dir, progress=progress),
+        dataset,
         run=model.name,
         batches=request.batches,
         effort=request.effort,
@@ -91,9 +100,10 @@ def measure(model: Model, request: Request, *, command: str, progress: Progress)
         command=command,
         progress=progress,
     )
-    reports = write_reports(request.folder or model.home / "bench", found)
+    reports = write_reports(folder, found)
     changes = against.changes(earlier, found) if earlier is not None else []
-    failures = gate.failures(found, conditions, changes if earlier is not None else None)
+    before = [row.name for row in earlier.measured] if earlier is not None else []
+    failures = gate.failures(found, conditions, changes if earlier is not None else None, before)
     return Measured(found, reports, changes, failures, _exit_code(found, failures, request.backends or ()))
 
 

@@ -15,6 +15,7 @@ from tinyres import environment
 from tinyres.bench import answers, schedule
 from tinyres.bench.conditions import Observer, read_gpu
 from tinyres.bench.lane import Lane, Series
+from tinyres.bench.reports.tables import CLIENTS
 from tinyres.bench.results import Block
 from tinyres.units import counted, duration
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from tinyres.bench.schedule import Effort, Plan
     from tinyres.progress import Progress
 
-CLIENTS = (1, 2, 4, 8)
 SLOW_HALF = 3.0
 """Half precision on a CPU that takes so many times as long as float32 is emulated there, and not worth the time."""
 ACCURACY_SHARE = 0.2
@@ -48,6 +48,8 @@ COLD_STARTS = 3
 OPENED_AT_ONCE = 2
 SLACK = 1.25
 """What opening and warming up is planned with beyond the first time's: later ones meet a restless machine too."""
+READING_S, CLIENTS_S = 0.05, 0.2
+"""What looking at the machine around a block costs, and starting clients."""
 KEPT = 0.4
 """Opening and warming up once more what was compiled takes about so much of the first time."""
 WINDOW_S, WINDOW_RUNS = 0.2, 5
@@ -150,11 +152,12 @@ class Bench:
 
     def settle_baseline(self) -> None:
         """Compare everyone with what is the baseline now: what was, may have failed since."""
-        if self.baseline is not None and self.baseline.running:
+        if self.baseline is not None and self.baseline.status == "ok":
             return
-        self.baseline = find_baseline(self.running())
+        judged = [lane for lane in self.lanes if lane.status == "ok" and lane.logits is not None]
+        self.baseline = find_baseline(judged)
         if self.baseline is not None:
-            for lane in self.running():
+            for lane in judged:
                 answers.judge(lane, self.baseline, self._labels)
 
     def time_batches(self) -> None:
@@ -220,7 +223,7 @@ class Bench:
         for batch in self._batches:
             for lane in self.running():
                 with lane.costs_its_row():
-                    self._warm(lane, batch, WINDOW_S, WINDOW_RUNS)
+                    self._warm(lane, batch, WINDOW_S, WINDOW_RUNS if batch * lane.single_s < WINDOW_S else 2)
 
     def time_other_batches(self) -> None:
         """The rest of the throughput curve, for each contender up to the batch that takes too long."""
@@ -257,7 +260,8 @@ class Bench:
 
     def _warm(self, lane: Lane, batch: int, window_s: float, least: int) -> None:
         before, started = self._gpu_memory(), time.monotonic()
-        warm = lane.worker.ask("warm", batch=batch, window_s=window_s, least=least, limit_s=WARM_LIMIT_S)
+        limit_s = WARM_LIMIT_S + PATIENCE * least * batch * lane.single_s
+        warm = lane.worker.ask("warm", batch=batch, window_s=window_s, least=least, limit_s=limit_s)
         more = self._gpu_memory(since=before)
         series = lane.by_batch.setdefault(batch, Series())
         first = not series.warmup_runs and batch in self._batches  # of later processes it is the same again
@@ -294,9 +298,10 @@ class Bench:
         for lane in self.running():
             each = _per_image_s(lane)
             for batch in schedule.swept_sizes(self._batches):
-                if each * batch <= effort.side_batch_s:
-                    total += (1 + effort.side_rounds) * max(effort.side_s, 2 * each * batch)
-            total += len(CLIENTS) * effort.side_rounds * 2 * effort.side_s
+                if (took := each * batch) <= effort.side_batch_s:
+                    total += 2 * max(effort.side_s / 2, 2 * took)  # two windows to warm up
+                    total += effort.side_rounds * (max(effort.side_s, 2 * took) + took + READING_S)
+            total += len(CLIENTS) * effort.side_rounds * (2 * effort.side_s + CLIENTS_S)
         return total
 
     def _time_left(self, what: str) -> bool:

@@ -47,7 +47,7 @@ class Block:
     round: int
     """Blocks of the same round were measured one after the other, one of each contender, in fresh processes."""
     seconds: float
-    """From its first run to the end of its last."""
+    """From its beginning to the end of its last run, checks of the answers between them included."""
     samples_ns: list[int]
     """Every run in nanoseconds, in the order they were made."""
     disturbed: str = ""

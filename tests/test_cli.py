@@ -134,6 +134,7 @@ MISTAKES = [
     (["bench", "RUN", "--quick", "--thorough"], 2, "--quick and --thorough exclude each other"),
     (["bench", "RUN", "--fail-if", "p50>5"], 2, "p50 needs a unit"),
     (["bench", "RUN", "--fail-if", "p55>5ms"], 2, "there is no 'p55'"),
+    (["bench", "RUN", "--fail-if", "p50@7>5ms"], 2, "is about a batch size that --batch does not name"),
     (["bench", "RUN", "--fail-if", "fast"], 2, "hint: for example 'p50>5ms'"),
     (["bench", "RUN", "--fail-if", "slower-than-before"], 2, "hint: --against results.json"),
     (["bench", "RUN", "--against", "missing.json"], 2, "cannot read missing.json"),

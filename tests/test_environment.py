@@ -7,6 +7,11 @@ import pytest
 from tinyres import environment, records
 
 
+def test_a_message_loses_the_folders_of_this_machine_and_nothing_else() -> None:
+    said = "cannot open /home/me/.venv/lib/x.so: no GLIBC in '/opt/a/b.so' (see https://a.b/c/d, and/or 1/2)"
+    assert environment.without_folders(said) == "cannot open x.so: no GLIBC in 'b.so' (see https://a.b/c/d, and/or 1/2)"
+
+
 def test_the_command_is_recorded_without_the_folders_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     words = [
         "tinyres",

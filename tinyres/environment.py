@@ -93,6 +93,11 @@ def command_line() -> str:
     return " ".join(["tinyres", *(re.sub(r"(^|=)[/~]\S*/", r"\1", word) for word in sys.argv[1:])])
 
 
+def without_folders(text: str) -> str:
+    """A message without the folders of this machine: names of files alone."""
+    return re.sub(r"(?<![\w.:/])[/~](?:[^\s/:'\"]+/)+", "", text)
+
+
 def usable_cores() -> int:
     """The cores this process may run on (a container or taskset may allow fewer than the machine has)."""
     if hasattr(os, "sched_getaffinity"):

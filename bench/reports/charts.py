@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyres.bench.reports.tables import throughput
+from tinyres.bench.reports.tables import p50_s, throughput
 from tinyres.bench.statistics import median, quantile
 from tinyres.units import milliseconds
 
@@ -74,7 +74,7 @@ def pareto(results: Results, batch: int) -> str:
     rows = [row for row in results.measured if row.at(batch) is not None and row.accuracy is not None]
     if not rows:
         return ""
-    times = {row.name: median(row.at(batch).samples_s) for row in rows}  # type: ignore[union-attr]
+    times = {row.name: p50_s(row.at(batch)) for row in rows}  # type: ignore[arg-type]
     tops = {row.name: row.accuracy.top1 for row in rows}  # type: ignore[union-attr]
     base = tops.get(results.baseline)
     bars = {

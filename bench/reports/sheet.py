@@ -6,8 +6,8 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from tinyres.bench.reports.tables import ratio_to, throughput
-from tinyres.bench.statistics import median, quantile
+from tinyres.bench.reports.tables import latency, ratio_to, throughput
+from tinyres.bench.statistics import median
 
 if TYPE_CHECKING:
     from tinyres.bench.results import Measurement, Results, Row
@@ -79,7 +79,7 @@ def _line(results: Results, row: Row, found: Measurement | None) -> dict[str, ob
     cells |= {"batch": found.batch, "runs": len(found.samples_s), "images_per_second": round(throughput(found), 3)}
     cells |= {"blocks_repeated": found.repeated, "blocks_disturbed": found.disturbed}
     for share in (0.5, 0.9, 0.95, 0.99):
-        if (exact := quantile(found.samples_s, share)) is not None:
+        if (exact := latency(found, share)) is not None:
             cells[f"p{share * 100:.0f}_ms"] = round(exact.value * 1e3, 5)
             if share == 0.5:
                 cells |= {"p50_low_ms": round(exact.low * 1e3, 5), "p50_high_ms": round(exact.high * 1e3, 5)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinyres.bench.statistics import Ratio, median, quantile, speedup
+from tinyres.bench.statistics import Quantile, Ratio, median, quantile, speedup
 from tinyres.units import milliseconds, size
 
 if TYPE_CHECKING:
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from tinyres.bench.results import Blocks, Measurement, Results, Row
 
+CLIENTS = (1, 2, 4, 8)
+"""Asked at once, one picture each."""
 TOY = "Measured on the drawn `shapes` data set: a toy, no evidence about real pictures."
 ENOUGH_OF_BEST = 0.95
 """Of the best throughput: the smallest batch that reaches it is as good, and answers sooner."""
@@ -47,7 +49,7 @@ def latencies(results: Results, batch: int, *, intervals: bool) -> Table:
         "p95": at(0.95),
         "p99": at(0.99),
         "img/s": lambda _, found: f"{throughput(found):,.0f}",
-        "top-1": lambda row, _: f"{row.accuracy.top1:.1%}" if row.accuracy else "-",
+        "top-1": lambda row, _: _top1(row, intervals=intervals),
         "to baseline": lambda row, _: _difference(results, row),
         "proof": lambda row, _: "-" if row.proof == "reference" else row.proof,
     }
@@ -70,16 +72,34 @@ def ratio_to(row: Row, other: Row | None, batch: int) -> Ratio | None:
     return speedup([ours.kept[number].samples_ns for number in shared], [theirs.kept[n].samples_ns for n in shared])
 
 
+def latency(found: Blocks, share: float) -> Quantile | None:
+    """A percentile in seconds; None where the samples do not carry it.
+
+    The median is the middle of the rounds' medians, between the least and the greatest of them: one process differs
+    from the next by more than its runs among themselves. Of the tails, all runs together are what there is.
+    """
+    if share != 0.5:
+        return quantile(found.samples_s, share)
+    rounds = [median(block.samples_ns) / 1e9 for block in found.kept.values()]
+    return Quantile(median(rounds), min(rounds), max(rounds)) if rounds else None
+
+
+def p50_s(found: Blocks) -> float:
+    """The middle of the rounds' medians, in seconds. There must be one."""
+    exact = latency(found, 0.5)
+    return exact.value if exact is not None else float("nan")
+
+
 def throughput(found: Measurement) -> float:
     """Images a second, by the median."""
-    return found.batch / median(found.samples_s)
+    return found.batch / p50_s(found)
 
 
 def percentile(found: Blocks, share: float, *, intervals: bool) -> str:
     """A percentile in text; "too few" where the samples do not carry it."""
-    exact = quantile(found.samples_s, share)
+    exact = latency(found, share)
     if exact is None:
-        return "too few" if share > 0.5 else milliseconds(median(found.samples_s))
+        return "too few"
     between = f" ({milliseconds(exact.low)} to {milliseconds(exact.high)})" if intervals else ""
     return milliseconds(exact.value) + between
 
@@ -93,6 +113,13 @@ def _ratio(results: Results, row: Row, found: Measurement, *, intervals: bool) -
     if not ratio.significant:
         return "n.s."
     return f"{ratio.value:.2f}x" + (f" ({ratio.low:.2f} to {ratio.high:.2f})" if intervals else "")
+
+
+def _top1(row: Row, *, intervals: bool) -> str:
+    if row.accuracy is None:
+        return "-"
+    between = f" ({row.accuracy.low:.1%} to {row.accuracy.high:.1%})" if intervals else ""
+    return f"{row.accuracy.top1:.1%}{between}"
 
 
 def _difference(results: Results, row: Row) -> str:
@@ -210,6 +237,9 @@ def notes(results: Results) -> list[str]:
         found.append(f"Of {blocks} blocks {repeated} were repeated and {disturbed} count though disturbed: {reasons}.")
     else:
         found.append(f"None of {blocks} blocks was disturbed.")
+    served = {load.clients for row in results.measured for load in row.loads}
+    if missing := [str(count) for count in CLIENTS if count not in served]:
+        found.append(f"Not measured, for lack of time: {', '.join(missing)} clients at once.")
     if restless := [row.name for row in results.measured if not all(one.steady for one in row.measurements)]:
         found.append(f"Not steady when its warm-up ended: {', '.join(restless)}.")
     return found
@@ -221,6 +251,12 @@ def common_disturbances(series: Sequence[Blocks]) -> str:
     return ", ".join(dict.fromkeys(part.partition(" took ")[0].partition(" was ")[0] for part in found))
 
 
+def rounds_of(results: Results) -> int:
+    """How many rounds the batch sizes that were asked for have."""
+    found = [found for row in results.measured for batch in results.batches if (found := row.at(batch)) is not None]
+    return max((len(one.kept) for one in found), default=0)
+
+
 def method(results: Results) -> list[str]:
     """How it was measured, where and with what."""
     env = results.environment
@@ -228,9 +264,10 @@ def method(results: Results) -> list[str]:
     cores = f" on cores {', '.join(map(str, results.affinity))}" if results.affinity else ""
     gpu = f"; {env.gpu}" if env.gpu else ""
     return [
-        f"Latency: {results.scope}; one process a contender, blocks in turns; {results.threads} threads each{cores};"
-        f" TF32 {results.tf32}.",
-        "In brackets: 95 % intervals of percentiles, whatever the distribution; 99 % of ratios, over the rounds.",
+        f"Latency: {results.scope}; fresh processes in each of {rounds_of(results)} rounds, in turns;"
+        f" {results.threads} threads each{cores}; TF32 {results.tf32}.",
+        "In brackets: of p50 the least and greatest of the rounds' medians; of other percentiles 95 % intervals of"
+        " these runs, taken as independent; of ratios 99 %, over the rounds; of top-1 95 %.",
         f"{env.cpu}, {env.cores} cores, {', '.join(env.instruction_sets)}{gpu}; {env.os}, Python {env.python};"
         f" {packages}.",
         f"`{results.command}`, {results.created}, {results.seconds:.0f} s.",

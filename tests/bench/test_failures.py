@@ -37,7 +37,7 @@ def measured(trained: TrainedRun, folder: Path, names: tuple[str, ...]) -> Resul
 @pytest.fixture(scope="module")
 def results(trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Results:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phases, "WARM_LIMIT_S", 2.0)
+        patch.setattr(phases, "PATIENCE_S", 0.0)
         return measured(trained, tmp_path_factory.mktemp("files"), NAMES)
 
 
@@ -75,13 +75,19 @@ def test_a_contender_that_answers_otherwise_in_its_next_process_is_found_out(
     assert (row.status, row.reason) == ("failed", "its answers differ from one process to the next")
 
 
+def test_a_baseline_that_stops_later_is_still_the_baseline(trained: TrainedRun, tmp_path: Path) -> None:
+    found = measured(trained, tmp_path, ("crowded", "honest"))
+    assert found.baseline == "onnxruntime-cpu crowded"
+    assert [row.status for row in found.rows] == ["ok", "ok"]
+
+
 def test_what_was_not_asked_for_costs_none_of_what_was(trained: TrainedRun, tmp_path: Path) -> None:
     found = measured(trained, tmp_path, ("honest", "crowded"))
     row = found.row("onnxruntime-cpu crowded")
     assert row is not None
     assert row.status == "ok"
     assert {1, 4} <= {part.batch for part in row.measurements if part.blocks}
-    assert row.loads == []
+    assert [load.clients for load in row.loads] == [1, 2, 4, 8]
     assert row.warning == "batch 8: MemoryError: Unable to allocate 9 TiB"
     assert "onnxruntime-cpu crowded: batch 8: MemoryError" in terminal(found)
 

@@ -116,6 +116,30 @@ def test_before_is_only_known_with_an_earlier_bench() -> None:
     ]
 
 
+def test_who_was_measured_before_and_is_gone_fails() -> None:
+    condition = parse_condition("slower-than-before")
+    now = results(PYTORCH, FP32)
+    before = [row.name for row in PASSING.measured]
+    assert failures(now, [condition], changes(PASSING, now), before) == [
+        "slower-than-before: openvino int8-cpu: measured before, and not now"
+    ]
+
+
+@pytest.mark.parametrize("text", ["drop>1%", "slower-than-baseline"])
+def test_a_baseline_that_is_not_float32_is_compared_with_nothing(text: str) -> None:
+    (said,) = failures(results(INT8), [parse_condition(text)], None)
+    assert said.endswith("it is the baseline itself, for want of one in float32")
+
+
+def test_one_round_is_too_few_to_call_anything_not_slower() -> None:
+    short = [
+        replace(one, measurements=[replace(m, blocks=m.blocks[:1]) for m in one.measurements])
+        for one in (PYTORCH, FP32)
+    ]
+    found = failures(results(*short), [parse_condition("slower-than-baseline")], None)
+    assert "batch 1: too few rounds to tell" in found[0]
+
+
 def test_a_bench_is_not_slower_than_itself_and_twice_the_time_is() -> None:
     assert [change.speedup.significant for change in changes(PASSING, PASSING)] == [False] * 6
     halved = results(PYTORCH, row("onnxruntime-cpu fp32", p50_ms=6, seed=2), INT8)

@@ -96,7 +96,7 @@ def test_ctrl_c_writes_what_there_is_and_ends_with_130(bench: Bench, monkeypatch
     def interrupted(self: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tinyres.bench.phases.Bench.time_clients", interrupted)
+    monkeypatch.setattr("tinyres.bench.phases.Bench.time_other_batches", interrupted)
     code, said, log = bench()
     assert code == 130
     assert "what was measured until now is kept" in log

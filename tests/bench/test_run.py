@@ -211,7 +211,7 @@ def test_a_contender_that_answers_otherwise_when_timed_is_found_out(trained: Tra
     contender = worker.Worker()
     contender._runner = Runner(FakeBackend(trained.started.config.spec, answer))
     contender._images = images
-    contender.answer(count=15, batch=15, out=str(tmp_path / "answers.npy"))
+    contender.answer(count=15, batch=15, out=str(tmp_path / "answers.npy"), share=1e-2)
     with pytest.raises(worker.WrongAnswers, match="differ from those of the accuracy run"):
         contender.block(batch=1, seconds=0.0, least=5, most=5)
 

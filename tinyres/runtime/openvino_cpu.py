@@ -77,8 +77,8 @@ def open_backend(path: Path, *, threads: int | None) -> OpenVino:
         raise BackendUnavailable(f"OpenVINO does not compile {path.name}: {_first_line(exc)}") from exc
     heavy = computed_in(compiled)
     compute = NUMBERS[heavy.most_common(1)[0][0]]
-    if metadata.precision == "fp32" and compute != "fp32":
-        raise BackendUnavailable(f"OpenVINO would compute {path.name} in {compute}, not fp32")
+    if metadata.precision == "fp32" and (others := sorted({NUMBERS[kind] for kind in heavy} - {"fp32"})):
+        raise BackendUnavailable(f"OpenVINO would compute {path.name} in {', '.join(others)}, not fp32")
     devices = ", ".join(compiled.get_property(properties.execution_devices))
     evidence = f"{devices}: " + ", ".join(f"{count} heavy operations in {kind}" for kind, count in heavy.most_common())
     return OpenVino(compiled, metadata.spec, Precision(storage=metadata.precision, compute=compute), evidence)

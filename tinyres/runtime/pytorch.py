@@ -96,7 +96,8 @@ def open_backend(path: Path, *, threads: int | None, way: str = "channels_last")
     model: nn.Module = checkpoint.model().to(device, dtype)
     if layout != "eager":
         model = model.to(memory_format=torch.channels_last)
-    evidence = f"weights in {str(dtype).removeprefix('torch.')} on {device}, {layout.replace('_', ' ')}"
+    weight = next(model.parameters())
+    evidence = f"weights in {str(weight.dtype).removeprefix('torch.')} on {weight.device}, {layout.replace('_', ' ')}"
     if layout == "compiled":
         model, graphs = _compiled(model, checkpoint.spec, device, dtype)
         evidence = f"{evidence}: {graphs} without a break"
@@ -114,7 +115,8 @@ def _compiled(model: nn.Module, spec: ModelSpec, device: torch.device, dtype: to
     size, before = spec.preprocess.image_size, utils.counters["stats"]["unique_graphs"]
     try:
         with torch.inference_mode():
-            compiled(torch.zeros((1, 3, size, size), device=device, dtype=dtype))
+            pixels = torch.zeros((1, size, size, 3), device=device, dtype=torch.uint8)
+            compiled(normalize(pixels, spec.preprocess).to(dtype))  # as they will come, in their layout
     except Exception as exc:  # of the compiler or the tools that it starts: anything
         raise BackendUnavailable(f"torch.compile failed: {_first_line(exc)}") from exc
     count = utils.counters["stats"]["unique_graphs"] - before
