@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from tinyres import environment
 from tinyres.bench.contenders import find_contenders
-from tinyres.bench.report import notes
+from tinyres.bench.reports.tables import notes
 from tinyres.bench.run import run_bench
 from tinyres.bench.schedule import QUICK
 from tinyres.checkpoint import Checkpoint, load_weights, save_tensors
