@@ -130,7 +130,7 @@ MISTAKES = [
     (["predict", "text.jpg", "--model", "text.onnx"], 2, "text.onnx is not an ONNX model"),
     (["bench", "RUN", "--batch", ""], 2, "batches are whole numbers"),
     (["bench", "RUN", "--backends", "tensorflow"], 2, "there is no backend 'tensorflow'"),
-    (["bench", "RUN", "--backends", "tensorrt"], 4, "nothing can be measured here: tensorrt: nothing for it"),
+    (["bench", "RUN", "--backends", "tensorrt"], 4, "nothing can be measured here: tensorrt"),
     (["bench", "RUN", "--quick", "--thorough"], 2, "--quick and --thorough exclude each other"),
     (["bench", "RUN", "--fail-if", "p50>5"], 2, "p50 needs a unit"),
     (["bench", "RUN", "--fail-if", "p55>5ms"], 2, "there is no 'p55'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_the_same_bench_again_is_held_against_the_earlier_one(bench: Bench, tmp_
 def test_a_backend_that_was_named_and_is_not_here_is_not_passed_over(bench: Bench) -> None:
     code, said, _ = bench(backends="onnxruntime-cpu,tensorrt")
     assert code == 4
-    assert "tensorrt: skipped: nothing for it" in said
+    assert re.search(r"tensorrt.*: skipped: ", said)
 
 
 def test_ctrl_c_writes_what_there_is_and_ends_with_130(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
