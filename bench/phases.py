@@ -225,6 +225,22 @@ class Bench:
                 with lane.costs_its_row():
                     self._warm(lane, batch, WINDOW_S, WINDOW_RUNS if batch * lane.single_s < WINDOW_S else 2)
 
+    def time_clients(self) -> None:
+        """Several clients at once, one picture each."""
+        for clients in CLIENTS:
+            if not self._time_left(f"{clients} and more clients"):
+                break
+            with self._progress.task(
+                f"{clients} clients", len(self.running()) * self._effort.side_rounds, "blocks"
+            ) as task:
+                for number in range(self._effort.side_rounds):
+                    for lane in schedule.in_turn(self.running(), number):
+                        asked = {"do": "load", "clients": clients, "seconds": 2 * self._effort.side_s}
+                        series = lane.by_clients.setdefault(clients, Series())
+                        with lane.costs_the_rest(f"{clients} clients"):
+                            self._block(lane, series, number, asked, repeats=0)
+                        task.advance(1, lane.contender.name)
+
     def time_other_batches(self) -> None:
         """The rest of the throughput curve, for each contender up to the batch that takes too long."""
         plan = schedule.plan_side_block(self._effort)
@@ -240,22 +256,6 @@ class Bench:
                     for lane in schedule.in_turn([lane for lane in lanes if lane.running], number):
                         with lane.costs_the_rest(f"batch {batch}"):
                             self._block(lane, lane.by_batch[batch], number, _timed(batch, plan), repeats=0)
-                        task.advance(1, lane.contender.name)
-
-    def time_clients(self) -> None:
-        """Several clients at once, one picture each."""
-        for clients in CLIENTS:
-            if not self._time_left(f"{clients} and more clients"):
-                break
-            with self._progress.task(
-                f"{clients} clients", len(self.running()) * self._effort.side_rounds, "blocks"
-            ) as task:
-                for number in range(self._effort.side_rounds):
-                    for lane in schedule.in_turn(self.running(), number):
-                        asked = {"do": "load", "clients": clients, "seconds": 2 * self._effort.side_s}
-                        series = lane.by_clients.setdefault(clients, Series())
-                        with lane.costs_the_rest(f"{clients} clients"):
-                            self._block(lane, series, number, asked, repeats=0)
                         task.advance(1, lane.contender.name)
 
     def _warm(self, lane: Lane, batch: int, window_s: float, least: int) -> None:

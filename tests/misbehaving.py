@@ -75,6 +75,7 @@ LATE: dict[str, Callable[[Pixels], np.ndarray]] = {
 ALWAYS: dict[str, Callable[[Pixels], np.ndarray]] = {
     "wrong": lambda images: logits(images)[:, ::-1].copy(),
     "nan": lambda images: logits(images) * np.nan,
+    "alike": lambda images: np.ones((len(images), 3), dtype=np.float32),
 }
 
 
@@ -93,6 +94,8 @@ def open_runner(path: Path, **_options: object) -> Runner:
         path.with_suffix(".seen").touch()
 
     def answer(images: Pixels) -> np.ndarray:
+        if name == "astray" and len(images) == 8:  # wrong beside what was asked for is wrong all the same
+            return logits(images)[:, ::-1].copy()
         if name in LATE and TIMED.is_set():
             return LATE[name](images)
         if name == "crowded" and len(images) == 8:  # not asked for, but part of the curve

@@ -153,3 +153,12 @@ def test_one_answer_to_every_picture_is_no_parity() -> None:
     lane, baseline = lane_of(alike), lane_of(alike)
     answers.judge(lane, baseline, LABELS)
     assert lane.status == "failed"
+
+
+def test_a_cache_that_cannot_be_written_costs_no_bench(
+    trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (honest,) = contenders(tmp_path, ("honest",))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "bench").write_text("a file where the folder would be")
+    assert "answer" in asked(trained, honest, tmp_path / "cache", monkeypatch)

@@ -16,7 +16,21 @@ from tinyres.bench.results import Results
 from tinyres.bench.run import run_bench
 from tinyres.progress import Silent
 
-NAMES = ("honest", "hangs", "crashes", "killed", "memory", "otherwise", "wrong", "nan", "absent", "half", "emulated")
+NAMES = (
+    "honest",
+    "hangs",
+    "crashes",
+    "killed",
+    "memory",
+    "otherwise",
+    "wrong",
+    "nan",
+    "alike",
+    "astray",
+    "absent",
+    "half",
+    "emulated",
+)
 
 
 def measured(trained: TrainedRun, folder: Path, names: tuple[str, ...]) -> Results:
@@ -52,6 +66,8 @@ def results(trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Re
         ("otherwise", "failed", "the answers of a timed run differ from those of the accuracy run"),
         ("wrong", "failed", "its answers are not onnxruntime-cpu honest's: they differ by"),
         ("nan", "failed", "it answers with NaN or infinity"),
+        ("alike", "failed", "it answers alike to every picture"),
+        ("astray", "failed", "the answers of a timed run differ from those of the accuracy run"),
         ("absent", "skipped", "no such device (buy one)"),
         ("half", "ok", ""),
         ("emulated", "skipped", "times as long as fp32 on this processor"),

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from drawn_results import ALL, FP32, INT8, PYTORCH, SLOW, results, row
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyres import records
 from tinyres.bench.against import changes, machine_of, require_same_machine
-from tinyres.bench.agreement import agreement
+from tinyres.bench.agreement import agreement, main
 from tinyres.bench.gate import METRICS, failures, parse_condition
 from tinyres.errors import UsageError
 
@@ -177,3 +180,13 @@ def test_two_benches_agree_unless_a_significant_ranking_is_reversed() -> None:
     level = results(PYTORCH, row("onnxruntime-cpu fp32", p50_ms=1, seed=5), INT8)
     unsure = agreement(PASSING, level)
     assert (unsure.both, unsure.one, unsure.contradictions) == (4, 2, [])
+
+
+def test_benches_with_nothing_in_common_do_not_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, found in (("a", PASSING), ("b", results(SLOW)), ("c", PASSING)):
+        records.save(tmp_path / f"{name}.json", found)
+    for pair, code in (("ab", 1), ("ac", 0)):
+        monkeypatch.setattr(sys, "argv", ["agreement", *(str(tmp_path / f"{name}.json") for name in pair)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == code

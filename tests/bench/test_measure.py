@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import TrainedRun
+from tiny import TrainedRun, write_pictures
 from typer.testing import CliRunner
 
 from tinyres import records
@@ -103,3 +103,20 @@ def test_ctrl_c_writes_what_there_is_and_ends_with_130(bench: Bench, monkeypatch
     assert "what was measured until now is kept" in log
     assert "Interrupted: some contenders" in said
     assert bench_results.load(bench.folder / "results.json").interrupted
+
+
+def test_data_of_other_classes_is_refused_before_anything_is_opened(bench: Bench, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "other" / "train", classes=2, each=3)
+    write_pictures(tmp_path / "other" / "val", classes=2, each=3, split="val")
+    code, said, log = bench("--data", str(tmp_path / "other"))
+    assert (code, said) == (2, "")
+    assert "has other classes than the model" in log
+    assert "measuring" not in log
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_minutes_are_spent(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, said, log = bench("--out", str(tmp_path / "file" / "bench"))
+    assert (code, said) == (1, "")
+    assert "cannot write" in log
+    assert "measuring" not in log
