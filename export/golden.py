@@ -20,17 +20,19 @@ from PIL import Image
 from tinyres.data import shapes
 from tinyres.decode import pixels_from_bytes
 from tinyres.errors import ArtifactError
-from tinyres.export.parity import Evidence
+from tinyres.export.parity import Evidence, largest_difference
 from tinyres.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tinyres.export.limits import Limits
     from tinyres.spec import ModelSpec
 
 COUNT = 24
-IN_JSON = 4
-"""So many go into the JSON for other languages, which is read by eye too."""
+IN_JSON = (0, 1, 3, 6)
+"""These go into the JSON for other languages, which is read by eye too: one of each size."""
+JSON_SCHEMA = 2
 OTHER_SIZES = ((96, 96), (80, 128), (40, 52))
 """Height and width of some of the pictures, so that the resize is proven as well; the rest have the model's."""
 MAX_BYTES = 64 * 2**20
@@ -60,6 +62,13 @@ class GoldenVectors:
     def answered(self, artifact: NDArray[np.float32]) -> GoldenVectors:
         """The same with the artifact's answers."""
         return replace(self, artifact=artifact)
+
+    def limit(self, limits: Limits) -> float:
+        """How far answers may be from the artifact's, RMS as a share of the signal: another machine rounds otherwise.
+
+        Each of the two may differ from the reference by as much.
+        """
+        return 2 * largest_difference(self.evidence(), self.artifact, limits)
 
     def evidence(self) -> Evidence:
         """As evidence for the levels of the proof."""
@@ -107,11 +116,10 @@ def copy_golden(artifact: Path, other: Path) -> None:
         write_bytes(path(other), content)
 
 
-def write_golden(artifact: Path, vectors: GoldenVectors, spec: ModelSpec) -> None:
-    """Write `<artifact>.golden.npz`, and a few of them as `<artifact>.golden.json`. Errors: StorageError.
+def write_golden(artifact: Path, vectors: GoldenVectors, spec: ModelSpec, limits: Limits) -> None:
+    """Write `<artifact>.golden.npz`, and a few of them as `<artifact>.golden.json`; docs/embedding.md has both formats.
 
-    The JSON: `pictures`, each with `png` and `pixels` (base64; uint8, RGB, row by row), `logits` (float64 reference),
-    `artifact_logits`, and `label`, the class id; `shape` is that of `pixels`.
+    Errors: StorageError.
     """
     arrays: dict[str, Any] = {
         "png_bytes": np.frombuffer(b"".join(vectors.pictures.pngs), dtype=np.uint8),
@@ -131,11 +139,12 @@ def write_golden(artifact: Path, vectors: GoldenVectors, spec: ModelSpec) -> Non
             "shape": list(vectors.pictures.pixels.shape[1:]),
             "logits": vectors.exact[index].tolist(),
             "artifact_logits": vectors.artifact[index].astype(float).tolist(),
-            "label": spec.class_ids[int(vectors.exact[index].argmax())],
+            "label": spec.class_ids[int(vectors.artifact[index].argmax())],
         }
-        for index in range(IN_JSON)
+        for index in IN_JSON
     ]
-    text = json.dumps({"schema": 1, "pictures": pictures}, indent=1, allow_nan=False)
+    known = {"schema": JSON_SCHEMA, "limit": vectors.limit(limits) * vectors.evidence().signal, "pictures": pictures}
+    text = json.dumps(known, indent=1, allow_nan=False)
     write_text(json_path(artifact), text + "\n")
 
 

@@ -218,7 +218,7 @@ def prove(
         )
     golden_sha256 = ""
     if len(judged.golden_answers) and np.isfinite(judged.golden_answers).all():
-        golden.write_golden(candidate, gathered.golden.answered(judged.golden_answers), checkpoint.spec)
+        golden.write_golden(candidate, gathered.golden.answered(judged.golden_answers), checkpoint.spec, limits)
         golden_sha256 = golden.fingerprint(candidate)
     levels = (*levels, *judged.levels)
     grade = grade_of(levels, limits, gathered.images)

@@ -22,7 +22,7 @@ from tinyres.export.certificate import (
     grade_of,
     read_certificate,
 )
-from tinyres.export.parity import largest_difference, rms, share
+from tinyres.export.parity import rms, share
 from tinyres.export.proof import judge_artifact
 from tinyres.progress import Silent
 from tinyres.runs import now
@@ -143,6 +143,6 @@ def _recorded(vectors: golden.GoldenVectors, answers: NDArray[np.float32], limit
         return Level.failed("recorded", f"{answers.shape} logits for {vectors.artifact.shape}")
     evidence = vectors.evidence()
     error = share(rms(answers - vectors.artifact), evidence.signal)
-    limit = 2 * largest_difference(evidence, vectors.artifact, limits)  # each may differ from the reference by as much
+    limit = vectors.limit(limits)
     detail = f"answers differ by {error:.1e} of the signal from those at export"
     return Level.judged("recorded", error <= limit, {"error": error}, {"error": limit}, detail)

@@ -14,6 +14,7 @@ from PIL import Image
 from tinyres.errors import ArtifactError
 from tinyres.export import golden
 from tinyres.export.artifact import Exported
+from tinyres.export.limits import FP32
 from tinyres.spec import ModelSpec, Preprocess
 
 
@@ -48,20 +49,34 @@ def test_pictures_are_drawn_of_the_models_size_and_others() -> None:
 def test_the_json_alone_lets_another_program_test_itself(exported: Exported) -> None:
     known = json.loads(exported.path.with_name("fp32.onnx.golden.json").read_text())
     session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
-    assert len(known["pictures"]) == golden.IN_JSON
+    assert known["schema"] == golden.JSON_SCHEMA
+    sizes = [Image.open(io.BytesIO(base64.b64decode(picture["png"]))).size for picture in known["pictures"]]
+    assert sizes == [(96, 96), (16, 16), (128, 80), (52, 40)]
+    differences = []
     for picture in known["pictures"]:
         pixels = np.frombuffer(base64.b64decode(picture["pixels"]), dtype=np.uint8).reshape(picture["shape"])
         (logits,) = session.run(["logits"], {"image": pixels[None]})
         assert logits[0] == pytest.approx(picture["logits"], rel=1e-4, abs=1e-4)
         assert logits[0] == pytest.approx(picture["artifact_logits"], rel=1e-5, abs=1e-5)
         assert spec_of(exported).class_ids[int(logits[0].argmax())] == picture["label"]
-        assert Image.open(io.BytesIO(base64.b64decode(picture["png"]))).format == "PNG"
+        differences.append(logits[0] - np.array(picture["artifact_logits"]))
+    assert np.sqrt(np.mean(np.square(differences))) <= known["limit"] < 1e-3
+
+
+def test_the_limit_in_the_json_is_that_of_verify(exported: Exported) -> None:
+    """Worked out here from the arrays: twice the largest of 20 float32 floors, in logits."""
+    with np.load(golden.golden_path(exported.path)) as vectors:
+        exact, checkpoint = vectors["exact"], vectors["checkpoint"].astype(np.float64)
+    signal = np.sqrt(np.mean(np.square(exact - exact.mean(axis=0))))
+    floor = np.sqrt(np.mean(np.square(checkpoint - exact)))
+    known = json.loads(golden.json_path(exported.path).read_text())
+    assert known["limit"] == pytest.approx(2 * max(20 * floor, 20 * np.finfo(np.float32).eps * signal), rel=1e-6)
 
 
 def test_vectors_survive_writing_and_reading(exported: Exported, tmp_path: Path) -> None:
     spec = spec_of(exported)
     vectors = golden.read_golden(exported.path, spec)
-    golden.write_golden(tmp_path / "again.onnx", vectors, spec)
+    golden.write_golden(tmp_path / "again.onnx", vectors, spec, FP32)
     back = golden.read_golden(tmp_path / "again.onnx", spec)
     assert back.pictures.pngs == vectors.pictures.pngs
     assert (back.exact == vectors.exact).all()

@@ -15,6 +15,7 @@ from tinyres.errors import ArtifactError, BackendUnavailable, ProofError
 from tinyres.export import golden
 from tinyres.export.artifact import Exported
 from tinyres.export.certificate import certificate_path, read_certificate
+from tinyres.export.limits import FP32
 from tinyres.export.verify import verify
 from tinyres.files import sha256_of
 from tinyres.progress import Silent
@@ -76,7 +77,7 @@ def test_a_changed_file_is_noticed_by_its_hash_and_by_its_answers(copied: Path) 
 def test_golden_vectors_of_another_export_are_noticed(copied: Path, exported: Exported) -> None:
     vectors = golden.read_golden(copied, read_spec(copied))
     other = golden.GoldenVectors(vectors.pictures, vectors.exact + 1, vectors.checkpoint, vectors.artifact)
-    golden.write_golden(copied, other, read_spec(copied))
+    golden.write_golden(copied, other, read_spec(copied), FP32)
     with pytest.raises(ProofError, match="are not those of its certificate"):
         verify(copied, progress=Silent())
     assert exported.certificate.golden_sha256 == golden.fingerprint(exported.path)
