@@ -44,12 +44,11 @@ class Console:
     def result(self, data: object, text: str) -> None:
         """The command's answer: `data` as JSON with --json, else `text`."""
         if self._answers:
-            try:
-                print(records.to_json(data) if self.json else text, flush=True)
-            except BrokenPipeError:
-                raise
-            except OSError as exc:
-                raise StorageError(f"cannot write the answer to stdout: {exc.strerror or exc}") from exc
+            _answer(records.to_json(data) if self.json else text)
+
+    def line(self, data: object) -> None:
+        """One of many answers, as a line of JSON."""
+        _answer(records.to_json(data, indent=None))
 
     @contextmanager
     def steps(self) -> Iterator[None]:
@@ -121,6 +120,15 @@ class Console:
         """Say that the user stopped it; return the exit code."""
         self._write("interrupted", shown=True)
         return EXIT_INTERRUPTED
+
+
+def _answer(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise StorageError(f"cannot write the answer to stdout: {exc.strerror or exc}") from exc
 
 
 def _live_bar() -> RichProgress:

@@ -52,8 +52,18 @@ def pixels_from_bytes(content: bytes, preprocess: Preprocess, *, name: str = "th
 
 def pixels_from_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     """Turn a Pillow image of any mode and size into (S, S, 3) uint8 RGB. Alpha is dropped, not blended."""
+    return _fitted(_rgb(ImageOps.exif_transpose(image)), preprocess.image_size)
+
+
+def pixels_from_array(array: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Fit a uint8 RGB array (H, W, 3) to (S, S, 3); one of that size is returned as it is. Errors: ImageError."""
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise ImageError(f"the array is {array.dtype} {array.shape}; valid: uint8 (H, W, 3) RGB")
     size = preprocess.image_size
-    image = _rgb(ImageOps.exif_transpose(image))
+    return array if array.shape[:2] == (size, size) else _fitted(Image.fromarray(array), size)
+
+
+def _fitted(image: Image.Image, size: int) -> NDArray[np.uint8]:
     if image.size != (size, size):
         scale = size / min(image.size)
         width, height = (max(size, round(side * scale)) for side in image.size)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -61,7 +62,17 @@ def test_threads_share_one_classifier(exported: Exported, picture_folder: Path) 
         assert list(pool.map(classify, pictures)) == [classify(picture) for picture in pictures]
 
 
-@pytest.mark.parametrize("picture", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), 3, None])
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 3)),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        3,
+        None,
+    ],
+)
 def test_what_is_no_picture_is_refused(exported: Exported, picture: object) -> None:
     with Classifier(exported.path) as classify, pytest.raises(ImageError, match="valid:"):
         classify(picture)
@@ -120,3 +131,51 @@ def test_a_photo_is_seen_by_training_and_by_serving_alike(exported: Exported, tm
         pixels = np.stack([pixels_from_file(photo, classify.spec.preprocess) for photo in photos])
         answered = [classify.spec.class_ids[index] for index in runner(pixels).argmax(axis=1)]
         assert [prediction.best[0].id for prediction in classify(photos)] == answered
+
+
+def test_a_stream_answers_in_order_and_goes_on_after_a_bad_picture(exported: Exported, own_pictures: Path) -> None:
+    (own_pictures / "val" / "ring" / "0.png").write_text("not a picture")
+    with Classifier(exported.path, batch=4) as classify:
+        answered = list(classify.folder(own_pictures / "val"))
+        names = [path for path, _ in answered]
+        assert names == sorted((own_pictures / "val").rglob("*.png"))
+        for path, answer in answered:
+            if path.name == "0.png" and path.parent.name == "ring":
+                assert isinstance(answer, ImageError)
+                assert "0.png is not a readable picture" in str(answer)
+            else:
+                assert not isinstance(answer, ImageError)
+                assert answer.label == classify(path).label
+
+
+def test_a_stream_without_end_holds_two_batches(exported: Exported, picture: Path) -> None:
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        content = picture.read_bytes()
+        while True:
+            taken += 1
+            yield content
+
+    with Classifier(exported.path, batch=4) as classify:
+        stream = classify.stream(endless())
+        for _ in range(8):
+            next(stream)
+        stream.close()
+    assert taken == 12  # two batches answered, the third being decoded
+
+
+def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(exported: Exported, tmp_path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    with (
+        Classifier(exported.path) as classify,
+        pytest.raises(ImageError, match="huge.png .*(exceeds limit|valid: up to)"),
+    ):
+        classify(tmp_path / "huge.png")
+
+
+def test_an_array_of_another_size_is_fitted_as_a_picture_is(exported: Exported) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (40, 23, 3), dtype=np.uint8)
+    with Classifier(exported.path) as classify:
+        assert classify(array) == classify(Image.fromarray(array))

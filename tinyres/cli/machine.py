@@ -55,7 +55,7 @@ def demo(out: Console, runs: Runs = RUNS, cache: Cache = None) -> int:
             out, DEMO_RUN, quick=True, runs=runs, cache=cache
         ),
         "classify a picture without PyTorch": lambda: predict(
-            out, [draw_star(home / "star.png")], DEMO_RUN, top=3, runs=runs
+            out, [str(draw_star(home / "star.png"))], DEMO_RUN, top=3, runs=runs
         ),
     }
     return walk(out, home, steps)

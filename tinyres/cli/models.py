@@ -1,6 +1,7 @@
 """Models: judge, export, prove, compare, measure and use them."""
 
 # No `from __future__ import annotations` here: Typer reads the annotations as objects.
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from tinyres.cli.exporting import levels_text
 from tinyres.cli.root import RUNS, Cache, ModelArgument, OtherData, Runs, app, echo
 from tinyres.command import command
 from tinyres.console import Console
+from tinyres.errors import UsageError
 
 
 @command(app, "eval")
@@ -66,12 +68,24 @@ def diff(
 @command(app)
 def predict(
     out: Console,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Picture files.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[IMAGE]...", help="Files, folders, patterns in quotes, or - for a picture on stdin."),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A run, an artifact or a checkpoint.")] = None,
     top: Annotated[int, typer.Option(min=1, help="So many classes.")] = 5,
+    files_from: Annotated[str | None, typer.Option(help="A file of names, one a line; - is stdin.")] = None,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="A line of JSON a picture, as it is answered.", rich_help_panel="Output")
+    ] = False,
     runs: Runs = RUNS,
-) -> None:
-    """Classify pictures with the newest run's artifact, without PyTorch."""
+) -> int:
+    """Classify pictures with the newest run's artifact, without PyTorch.
+
+    Pictures that cannot be read are named, the others answered; the exit code is then 2.
+    """
+    if jsonl and out.json:
+        raise UsageError("--jsonl is a line a picture, --json one text for all", hint="leave one of them out")
     from tinyres.runs import find_artifact, find_model
 
     chosen = echo(out, find_model(model, runs))
@@ -80,12 +94,24 @@ def predict(
         out.log(f"answers: {path}")
     elif chosen.how != "file":
         out.log(f"answers: the checkpoint, through PyTorch; tinyres export {chosen.name} makes an artifact of it")
+    from tinyres.predict import answers, asked_pictures
     from tinyres.runtime import Classifier
 
-    with Classifier(path, top=top) as classifier:
-        predictions = classifier(images)
-    lines = []
-    for image, prediction in zip(images, predictions, strict=True):
-        lines.append(str(image))
-        lines += [f"  {guess.probability:6.1%}  {guess.name}" for guess in prediction.best]
-    out.result([{"image": str(i), "best": p.best} for i, p in zip(images, predictions, strict=True)], "\n".join(lines))
+    asked = asked_pictures(images or [], files_from)
+    shown = 0 if sys.stdout.isatty() else asked.count  # no bar among the answers
+    kept, failed = [], 0
+    with Classifier(path, top=top) as classifier, out.task("classifying", shown, "pictures") as task:
+        for answer in answers(classifier, asked):
+            task.advance()
+            if answer.error is not None:
+                failed += 1
+                out.fail(answer.error)
+            if jsonl:
+                out.line(answer.record())
+            elif out.json:
+                kept.append(answer.record())
+            elif answer.error is None:
+                out.result(None, answer.text())
+    if len(kept) > failed:
+        out.result(kept, "")
+    return UsageError.exit_code if failed else 0

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyres.errors import DataError
+from tinyres.pictures import is_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tinyres.data.store import Store
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 VAL_FOLDERS = ("val", "valid", "validation")
 VAL_SHARE = 0.1
 """Of each class, where the data brings no split of its own."""
@@ -83,10 +83,6 @@ def read_layout(store: Store, *, place: str) -> Layout:
     )
 
 
-def _is_picture(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
-
-
 def _root_of(names: Sequence[str]) -> str:
     """The folder that holds `train/`, or else the class folders: archives often wrap all in one folder."""
     wrapped = sorted((name for name in names if "train/" in name), key=lambda name: name.count("/"))
@@ -97,7 +93,7 @@ def _root_of(names: Sequence[str]) -> str:
     root = ""
     while True:
         tops = {name[len(root) :].split("/")[0] for name in names if name.startswith(root) and "/" in name[len(root) :]}
-        files = any(_is_picture(name) for name in names if name.startswith(root) and "/" not in name[len(root) :])
+        files = any(is_picture(name) for name in names if name.startswith(root) and "/" not in name[len(root) :])
         if len(tops) != 1 or files:
             return root
         deeper = root + tops.pop() + "/"
@@ -114,13 +110,13 @@ def _class_folders(inside: Sequence[str], prefix: str) -> dict[str, list[str]]:
         class_id, slash, rest = name[len(prefix) :].partition("/")
         if slash and class_id:
             pictures = found[class_id]  # an empty folder counts as a class, so that it is reported
-            if rest and _is_picture(rest):
+            if rest and is_picture(rest):
                 pictures.append(name)
     return dict(found)
 
 
 def _annotated(content: bytes, inside: Sequence[str], root: str, index_of: dict[str, int], place: str) -> list[Item]:
-    pictures = {PurePosixPath(name).name: name for name in inside if name.startswith("val/") and _is_picture(name)}
+    pictures = {PurePosixPath(name).name: name for name in inside if name.startswith("val/") and is_picture(name)}
     items = []
     for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
         fields = line.split("\t")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import numpy as np
 from PIL import Image
 
-from tinyres.decode import pixels_from_bytes, pixels_from_file, pixels_from_image
+from tinyres.decode import pixels_from_array, pixels_from_bytes, pixels_from_file, pixels_from_image
 from tinyres.errors import ImageError, UsageError
+from tinyres.pictures import find_pictures
 from tinyres.runtime.backends import open_runner
 from tinyres.runtime.runner import Runner
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import TypeAlias
 
@@ -24,6 +31,10 @@ if TYPE_CHECKING:
     Picture: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
     # Not a Sequence: a str is one of str, and would be both.
     Pictures: TypeAlias = list[str] | list[Path] | list[bytes] | list[Image.Image] | list[NDArray[np.uint8]]
+
+AnyPicture = TypeVar("AnyPicture", bound="Picture")
+DECODERS = min(8, os.cpu_count() or 1)
+"""Threads that decode while the backend computes; Pillow lets go of the interpreter while it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,8 @@ class Classifier:
     """Classifies files, bytes, Pillow images and uint8 RGB arrays; decodes and resizes as training did.
 
     `Classifier("fp32.onnx")("cat.jpg")` is a Prediction; a list of pictures gives a list, in one batch a `batch`
-    pictures. An open Runner may stand for the path. Safe to call from several threads.
+    pictures. `stream` and `folder` answer any number of pictures, one by one, and go on after a bad one. `spec` has
+    the classes. An open Runner may stand for the path. Safe to call from several threads.
     Errors: ArtifactError, BackendUnavailable on opening; ImageError for a picture that cannot be read.
     """
 
@@ -83,9 +95,35 @@ class Classifier:
     def __call__(self, pictures: Pictures) -> list[Prediction]: ...
     def __call__(self, pictures: object) -> Prediction | list[Prediction]:
         """Classify one picture, or each of a list."""
-        if isinstance(pictures, (list, tuple)):
-            return self._classify([self._pixels(picture) for picture in pictures])
-        return self._classify([self._pixels(pictures)])[0]
+        if not isinstance(pictures, (list, tuple)):
+            return self._classify([self._pixels(pictures)])[0]
+        predictions = []
+        for _, answer in self.stream(pictures):
+            if isinstance(answer, ImageError):
+                raise answer
+            predictions.append(answer)
+        return predictions
+
+    def stream(self, pictures: Iterable[AnyPicture]) -> Iterator[tuple[AnyPicture, Prediction | ImageError]]:
+        """Each picture with its answer, in order, or with the error that says why it has none.
+
+        The next batch is decoded while one is classified; no more than two are held in memory.
+        """
+        waiting = iter(pictures)
+        ahead: deque[list[tuple[AnyPicture, Future[NDArray[np.uint8]]]]] = deque()
+        with ThreadPoolExecutor(DECODERS) as pool:
+            while True:
+                batch = [(picture, pool.submit(self._pixels, picture)) for picture in islice(waiting, self._batch)]
+                if batch:
+                    ahead.append(batch)
+                if len(ahead) == 2 or not batch:
+                    if not ahead:
+                        return
+                    yield from self._answered(ahead.popleft())
+
+    def folder(self, path: str | Path) -> Iterator[tuple[Path, Prediction | ImageError]]:
+        """As `stream`, for the pictures in a folder and the folders within, sorted. A pattern (`a/*.jpg`) will do."""
+        return self.stream(find_pictures([path]))
 
     def close(self) -> None:
         """Give the backend's memory back."""
@@ -108,21 +146,35 @@ class Classifier:
         if isinstance(picture, Image.Image):
             return pixels_from_image(picture, preprocess)
         if isinstance(picture, np.ndarray):
-            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-                raise ImageError(f"the array is {picture.dtype} {picture.shape}; valid: uint8 (H, W, 3) RGB")
-            return pixels_from_image(Image.fromarray(picture), preprocess)
+            return pixels_from_array(picture, preprocess)
         raise ImageError(f"a {type(picture).__name__} is no picture; valid: path, bytes, Pillow image, uint8 array")
 
+    def _answered(
+        self, batch: list[tuple[AnyPicture, Future[NDArray[np.uint8]]]]
+    ) -> Iterator[tuple[AnyPicture, Prediction | ImageError]]:
+        decoded = [_result(future) for _, future in batch]
+        pixels = [found for found in decoded if not isinstance(found, ImageError)]
+        predictions = iter(self._classify(pixels) if pixels else ())
+        for (picture, _), found in zip(batch, decoded, strict=True):
+            yield picture, found if isinstance(found, ImageError) else next(predictions)
+
     def _classify(self, pixels: list[NDArray[np.uint8]]) -> list[Prediction]:
-        predictions = []
-        for start in range(0, len(pixels), self._batch):
-            logits = self._runner(np.stack(pixels[start : start + self._batch])).astype(np.float64)
-            exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-            probabilities = exponents / exponents.sum(axis=1, keepdims=True)
-            for row in probabilities:
-                best = np.argsort(-row, kind="stable")[: self._top]
-                predictions.append(Prediction(tuple(self._guess(int(index), float(row[index])) for index in best)))
-        return predictions
+        """Of one batch."""
+        logits = self._runner(np.stack(pixels)).astype(np.float64)
+        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = exponents / exponents.sum(axis=1, keepdims=True)
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, : self._top]
+        return [
+            Prediction(tuple(map(self._guess, columns, row[columns].tolist())))
+            for row, columns in zip(probabilities, best, strict=True)
+        ]
 
     def _guess(self, index: int, probability: float) -> Guess:
         return Guess(self.spec.class_ids[index], self.spec.class_names[index], probability)
+
+
+def _result(future: Future[NDArray[np.uint8]]) -> NDArray[np.uint8] | ImageError:
+    try:
+        return future.result()
+    except ImageError as exc:
+        return exc

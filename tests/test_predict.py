@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tinyres import Classifier
+from tinyres.cli import app
+from tinyres.export.artifact import Exported
+
+Predict = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def predict(cli: CliRunner, exported: Exported) -> Predict:
+    def invoke(*words: object, stdin: bytes | None = None) -> tuple[int, str, str]:
+        ended = cli.invoke(app, ["predict", *map(str, words), "--model", str(exported.path)], input=stdin)
+        return ended.exit_code, ended.stdout, ended.stderr
+
+    return invoke
+
+
+def test_a_folder_a_pattern_and_a_list_name_the_same_pictures(predict: Predict, own_pictures: Path) -> None:
+    ring = own_pictures / "val" / "ring"
+    names = "\n".join(str(path) for path in sorted(ring.iterdir())) + "\n\n"
+    (own_pictures / "names.txt").write_text(names)
+    first, *others = [
+        predict(ring, "--jsonl"),
+        predict(f"{ring}/*.png", "--jsonl"),
+        predict("--files-from", own_pictures / "names.txt", "--jsonl"),
+        predict("--files-from", "-", "--jsonl", stdin=names.encode()),
+    ]
+    assert first[0] == 0
+    assert len(first[1].splitlines()) == 5
+    assert all(other[:2] == first[:2] for other in others)
+
+
+def test_a_line_of_json_is_the_classifiers_answer(predict: Predict, exported: Exported, picture_folder: Path) -> None:
+    _, said, _ = predict(picture_folder / "val", "--jsonl", "--top", 2)
+    with Classifier(exported.path, top=2) as classify:
+        for line in said.splitlines():
+            record = json.loads(line)
+            wanted = classify(record["image"])
+            assert [guess["id"] for guess in record["best"]] == [guess.id for guess in wanted.best]
+            assert record["best"][0]["probability"] == pytest.approx(wanted.probability, abs=1e-5)
+
+
+def test_a_picture_comes_through_stdin(predict: Predict, picture_folder: Path) -> None:
+    path = next((picture_folder / "val" / "ring").iterdir())
+    _, by_name, _ = predict(path)
+    code, said, _ = predict("-", stdin=path.read_bytes())
+    assert code == 0
+    assert said.splitlines() == ["-", *by_name.splitlines()[1:]]
+    code, said, log = predict("-", stdin=b"")
+    assert (code, said) == (2, "")
+    assert "is not a readable picture" in log
+
+
+@pytest.mark.parametrize("way", ["--jsonl", "--json", None])
+def test_one_bad_picture_costs_only_itself(predict: Predict, own_pictures: Path, way: str | None) -> None:
+    (own_pictures / "val" / "bad.png").write_text("not a picture")
+    (own_pictures / "val" / "empty.png").write_bytes(b"")
+    code, said, log = predict(own_pictures / "val", *([way] if way else []))
+    assert code == 2
+    assert log.count("is not a readable picture") == 2
+    if way is None:
+        assert len(said.splitlines()) == 15 * 4  # three classes a picture
+        return
+    records = json.loads(said) if way == "--json" else [json.loads(line) for line in said.splitlines()]
+    assert [Path(record["image"]).name for record in records if "error" in record] == ["bad.png", "empty.png"]
+    assert sum("best" in record for record in records) == 15
+
+
+def test_where_none_can_be_read_stdout_stays_empty(predict: Predict, own_pictures: Path) -> None:
+    (own_pictures / "bad.png").write_text("not a picture")
+    assert predict(own_pictures / "bad.png", "--json")[:2] == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([], "no picture is named"),
+        (["-", "a.png"], "takes no other beside it"),
+        (["a.png", "--files-from", "names.txt"], "pictures are named twice"),
+        (["--files-from", "missing.txt"], "cannot read the names in missing.txt"),
+        (["a.png", "--json", "--jsonl"], "leave one of them out"),
+    ],
+)
+def test_what_does_not_fit_is_said(predict: Predict, words: list[str], reason: str) -> None:
+    code, said, log = predict(*words)
+    assert (code, said) == (2, "")
+    assert reason in log
+
+
+def test_lines_come_as_pictures_are_answered(exported: Exported, picture_folder: Path) -> None:
+    """A reader at the other end of a pipe gets the first batch while names are still being written."""
+    picture = next((picture_folder / "val" / "ring").iterdir())
+    words = [sys.executable, "-m", "tinyres", "predict", "--files-from", "-", "--jsonl", "--model", str(exported.path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{picture}\n" * 64)  # two batches: one decoded while the other is classified
+        process.stdin.flush()
+        first = [json.loads(process.stdout.readline()) for _ in range(32)]
+        process.stdin.close()
+        rest = process.stdout.read().splitlines()
+    assert process.returncode == 0
+    assert first == [json.loads(line) for line in rest] == [first[0]] * 32

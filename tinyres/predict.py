@@ -1,0 +1,84 @@
+"""What `tinyres predict` was asked: the pictures behind names, folders, patterns and stdin, and each one's answer."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyres.errors import ImageError, InputError, UsageError
+from tinyres.pictures import find_pictures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tinyres.runtime.classifier import Classifier, Guess
+
+STDIN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One picture's."""
+
+    image: str
+    """As it was named."""
+    best: tuple[Guess, ...] = ()
+    """Best first; empty where there is an error."""
+    error: ImageError | None = None
+
+    def text(self) -> str:
+        """For people."""
+        return "\n".join([self.image, *(f"  {guess.probability:6.1%}  {guess.name}" for guess in self.best)])
+
+    def record(self) -> dict[str, object]:
+        """For programs."""
+        return (
+            {"image": self.image, "error": str(self.error)} if self.error else {"image": self.image, "best": self.best}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Pictures by their names."""
+
+    pictures: Iterable[Path | bytes]
+    count: int
+    """0 where the names are still to come."""
+
+
+def asked_pictures(names: list[str], names_from: str | None) -> Asked:
+    """The pictures that `names` mean, or those listed in the file `names_from`, read line by line; `-` is stdin.
+
+    Errors: UsageError if nothing is named, or both; InputError if the list cannot be read.
+    """
+    if names_from is not None:
+        if names:
+            raise UsageError("pictures are named twice: as arguments and by --files-from", hint="leave one of them out")
+        return Asked(find_pictures(_lines(names_from)), 0)
+    if not names:
+        raise UsageError("no picture is named", hint="tinyres predict FILE, a folder, 'a/*.jpg', or - for stdin")
+    if STDIN in names:
+        if len(names) > 1:
+            raise UsageError("- is the one picture on stdin, and takes no other beside it")
+        return Asked([sys.stdin.buffer.read()], 1)
+    pictures = list(find_pictures(names))
+    return Asked(pictures, len(pictures))
+
+
+def answers(classifier: Classifier, asked: Asked) -> Iterator[Answer]:
+    """Each picture's answer, in order, as soon as its batch is answered."""
+    for picture, answer in classifier.stream(asked.pictures):
+        name = STDIN if isinstance(picture, bytes) else str(picture)
+        yield Answer(name, error=answer) if isinstance(answer, ImageError) else Answer(name, answer.best)
+
+
+def _lines(name: str) -> Iterator[str]:
+    try:
+        with sys.stdin if name == STDIN else Path(name).open(encoding="utf-8") as file:
+            for line in file:
+                if line.strip():
+                    yield line.rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InputError(f"cannot read the names in {name}: {exc}") from exc
