@@ -29,6 +29,8 @@ class Exported:
 
     path: Path
     certificate: Certificate
+    example: Path | None = None
+    """The program that was asked for beside it."""
 
     @property
     def certificate_file(self) -> Path:

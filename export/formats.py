@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from tinyres.errors import UsageError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tinyres.data.dataset import Dataset
     from tinyres.export.artifact import Exported
     from tinyres.export.engine import Runtime
+    from tinyres.export.example import Example
     from tinyres.export.triton import Repository
     from tinyres.progress import Progress
     from tinyres.runs import Model
@@ -57,6 +58,8 @@ class Request:
     """Instead of the run's own."""
     cache_dir: Path | None
     engine: EngineRequest
+    example: Example | None = None
+    """A program to write for the ONNX file."""
 
     @property
     def made_in(self) -> Stored:
@@ -107,10 +110,18 @@ def export_model(model: Model, request: Request, *, progress: Progress) -> Expor
         )
     if request.format != "trt" and request.engine != EngineRequest():
         raise UsageError(f"--format {request.format} has no options of engines", hint="they are for --format trt")
+    if request.format != "onnx" and request.example is not None:
+        raise UsageError(f"--format {request.format} has no examples", hint="they are for ONNX files")
     if request.format == "trt":
         return _export_engine(model, artifact, request, progress)
     if request.format == "triton":
         return _export_triton(model, artifact, request, progress)
+    if artifact is not None and request.example is not None:
+        from tinyres.export.artifact import Exported
+        from tinyres.export.certificate import read_certificate
+        from tinyres.export.example import write_example
+
+        return Exported(artifact, read_certificate(artifact), write_example(artifact, request.example))
     if artifact is not None:
         raise UsageError(
             f"{artifact.name} is an {'engine' if artifact.suffix == '.engine' else 'ONNX file'} already",
@@ -119,7 +130,7 @@ def export_model(model: Model, request: Request, *, progress: Progress) -> Expor
     from tinyres.export.options import DEFAULT_BATCHES
     from tinyres.export.pipeline import export_onnx
 
-    return export_onnx(
+    exported = export_onnx(
         model.path,
         (request.folder or model.exports) / request.file_name,
         precision=request.made_in,
@@ -130,6 +141,11 @@ def export_model(model: Model, request: Request, *, progress: Progress) -> Expor
         cache_dir=request.cache_dir,
         progress=progress,
     )
+    if request.example is None:
+        return exported
+    from tinyres.export.example import write_example
+
+    return replace(exported, example=write_example(exported.path, request.example))
 
 
 def _export_engine(model: Model, artifact: Path | None, request: Request, progress: Progress) -> Exported:

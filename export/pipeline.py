@@ -28,6 +28,7 @@ from tinyres.export.artifact import Exported
 from tinyres.export.certificate import SCHEMA, Certificate, Level, certificate_path, grade_of, read_certificate
 from tinyres.export.diverge import first_diverging
 from tinyres.export.evidence import Gathered, gather_evidence
+from tinyres.export.example import why_not, write_program
 from tinyres.export.int8 import Pictures, calibrated, choose_pictures
 from tinyres.export.limits import INT8_HEADROOM, LIMITS, Limits
 from tinyres.export.onnx import check_file, onnx_from_checkpoint
@@ -128,6 +129,8 @@ def export_onnx(
                 break
             if calibration is not None and int8.most_drop is not None:
                 progress.log(f"{certificate.failed[0].detail}: not within the limit")
+        if certificate.grade != "rejected" and why_not(candidate) is None:
+            write_program(candidate, limits)
         exported = artifact.settle(candidate, target, certificate, reproduce=reproduction(target, source))
     if certificate.grade == "numeric":
         progress.warn(

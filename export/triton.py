@@ -13,7 +13,6 @@ import re
 import shutil
 import time
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +21,11 @@ import numpy as np
 from tinyres.errors import UsageError
 from tinyres.export.artifact import staging
 from tinyres.export.certificate import certificate_path, read_certificate
+from tinyres.export.template import fill_template
 from tinyres.files import remove, storage_errors, write_text
 from tinyres.runtime.backends import open_runner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tinyres.export.certificate import Certificate
     from tinyres.progress import Progress
     from tinyres.runtime.runner import Runner
@@ -107,7 +105,7 @@ def export_triton(artifact: Path, folder: Path, *, progress: Progress) -> Reposi
             target.parent.mkdir(exist_ok=True)
             model.replace(target)
     for script in scripts:
-        write_text(folder / script, _filled(script, values))
+        write_text(folder / script, fill_template(f"triton/{script}", values))
         (folder / script).chmod(0o755)
     return Repository(folder, name, throughput, certificate)
 
@@ -184,9 +182,3 @@ dynamic_batching {{
 }}
 {warmups}
 """
-
-
-def _filled(script: str, values: Mapping[str, str]) -> str:
-    """One of the templates, with its @places@ filled."""
-    text = (resources.files("tinyres.export") / "templates" / "triton" / script).read_text(encoding="utf-8")
-    return re.sub(r"@(\w+)@", lambda found: values[found[1]], text)

@@ -64,9 +64,15 @@ def pixels_from_array(array: NDArray[np.uint8], preprocess: Preprocess) -> NDArr
 
 
 def _fitted(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    if not all(image.size):
+        raise ImageError(f"the picture has {image.width}x{image.height} pixels")
     if image.size != (size, size):
         scale = size / min(image.size)
         width, height = (max(size, round(side * scale)) for side in image.size)
+        if width * height > MAX_PIXELS:
+            raise ImageError(f"a picture of {image.width}x{image.height} is too narrow: it would become {width}x{height}")
+        # Rows, then columns. Asked for both at once, Pillow 13 takes columns first for some shapes, and rounds otherwise.
+        image = image.resize((width, image.height), Image.Resampling.BICUBIC)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = (width - size) // 2, (height - size) // 2
         image = image.crop((left, top, left + size, top + size))

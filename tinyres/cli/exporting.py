@@ -32,6 +32,9 @@ def export(
     proof_images: Annotated[int | None, typer.Option(min=1, help="Judged on so many.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Else the run's export folder.")] = None,
     data: OtherData = None,
+    example: Annotated[
+        str | None, typer.Option(help="python, node, browser, cpp or ray: a program that uses the file.")
+    ] = None,
     runs: Runs = RUNS,
     cache: Cache = None,
     target: Annotated[
@@ -70,7 +73,7 @@ def export(
 ) -> int:
     """Convert a checkpoint and prove that the artifact answers like it; exit code 3 if it does not.
 
-    MODEL may be a proven .onnx file for trt and triton: then neither checkpoint nor PyTorch is needed.
+    MODEL may be a proven .onnx file for trt, triton and --example: then neither checkpoint nor PyTorch is needed.
     """
     from tinyres.errors import require_choice
     from tinyres.export.options import Int8Options, parse_batches
@@ -86,6 +89,10 @@ def export(
     asked = {name: value for name, value in calibration.items() if value is not None}
     if asked and precision != "int8":
         raise UsageError("nothing is calibrated but int8", hint="--precision int8, or leave these options out")
+    if example is not None:
+        from tinyres.export.example import EXAMPLES
+
+        require_choice("example", example, EXAMPLES)
     require_choice("runtime", runtime, ["auto", "trt", "rtx"])
     batches = parse_batches(batch) if batch is not None else None
     chosen = echo(out, find_model(model, runs))
@@ -110,6 +117,7 @@ def export(
             hardware_compatible,
             build_only,
         ),
+        example,  # type: ignore[arg-type]
     )
     written = export_model(chosen, request, progress=out)
     out.result(*told(written, chosen))
@@ -138,9 +146,12 @@ def told(written: "Exported | Repository", chosen: "Model") -> tuple[object, str
     else:
         verdict = f"proven ({certificate.grade})"
         next_ = f"tinyres bench {chosen.name}" if chosen.run else f"tinyres verify {written.path}"
+    if written.example is not None:
+        next_ = f"{written.example / 'README.md'}" if written.example.is_dir() else f"python {written.example} PICTURE"
     calibration = f"\n  {'ranges':12} {certificate.calibration}" if certificate.calibration else ""
     text = f"{written.path}: {verdict}{calibration}\n{levels_text(certificate.levels)}\nnext: {next_}"
-    return {"artifact": str(written.path), "certificate": certificate}, text
+    answer = {"artifact": str(written.path), "certificate": certificate}
+    return answer | ({"example": str(written.example)} if written.example else {}), text
 
 
 def levels_text(levels: "tuple[Level, ...]") -> str:

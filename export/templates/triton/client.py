@@ -19,6 +19,7 @@ def pixels(path: str, size: int) -> np.ndarray:
     if image.size != (size, size):
         scale = size / min(image.size)
         width, height = (max(size, round(side * scale)) for side in image.size)
+        image = image.resize((width, image.height), Image.Resampling.BICUBIC)  # rows, then columns, as in training
         image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = (width - size) // 2, (height - size) // 2
         image = image.crop((left, top, left + size, top + size))

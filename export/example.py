@@ -1,0 +1,76 @@
+"""Programs that use an artifact elsewhere: one in Python beside every file, and folders for other languages.
+
+They run without tinyres (but for Ray's) and prove themselves against the golden vectors: `docs/embedding.md`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib import resources
+from typing import TYPE_CHECKING, Literal
+
+from tinyres.errors import UsageError
+from tinyres.export import golden
+from tinyres.export.certificate import read_certificate
+from tinyres.export.template import fill_template
+from tinyres.files import remove, storage_errors, write_text
+from tinyres.runtime.metadata import read_artifact
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tinyres.export.limits import Limits
+
+Example = Literal["python", "node", "browser", "cpp", "ray"]
+EXAMPLES: tuple[Example, ...] = ("python", "node", "browser", "cpp", "ray")
+
+
+def write_example(artifact: Path, example: Example) -> Path:
+    """Write a program for a proven ONNX file: `<artifact>.py`, or a folder with all it needs. Returns where it is.
+
+    Errors: ProofError for a file without its proof; UsageError for one that a CPU's ONNX Runtime does not compute as
+    it was proven; ArtifactError, StorageError.
+    """
+    certificate = read_certificate(artifact)
+    if (reason := why_not(artifact)) is not None:
+        raise UsageError(f"{artifact.name} has no example: {reason}", hint="name a file in fp32, fp16 or int8 for cpu")
+    if example == "python":
+        return write_program(artifact, certificate.limits)
+    folder = artifact.parent / example
+    if folder.exists() and not (folder / "model.onnx").is_file():
+        raise UsageError(f"there is a folder {folder} that tinyres did not write", hint="--out names another place")
+    remove(folder)
+    with storage_errors(folder):
+        folder.mkdir()
+        for file in (resources.files("tinyres.embed") / example).iterdir():
+            if file.is_file():
+                (folder / file.name).write_bytes(file.read_bytes())
+        shutil.copy(artifact, folder / "model.onnx")
+        shutil.copy(golden.json_path(artifact), folder / "model.onnx.golden.json")
+    return folder
+
+
+def why_not(artifact: Path) -> str | None:
+    """What keeps an artifact from being shown in ONNX Runtime on a CPU; None if nothing does."""
+    if artifact.suffix != ".onnx":
+        return "it is an engine"
+    metadata = read_artifact(artifact)[1]
+    if metadata.precision == "bf16":
+        return "ONNX Runtime has no bf16 arithmetic on a CPU"
+    if metadata.target not in (None, "cpu"):
+        return f"it is laid out for {metadata.target}"
+    return None
+
+
+def write_program(artifact: Path, limits: Limits) -> Path:
+    """Write `<artifact>.py`, which classifies pictures with ONNX Runtime, NumPy and Pillow alone."""
+    spec = read_artifact(artifact)[1].spec
+    vectors = golden.read_golden(artifact, spec)
+    values = {
+        "file": artifact.name,
+        "size": str(spec.preprocess.image_size),
+        "limit": f"{vectors.limit(limits) * vectors.evidence().signal:.2g}",
+    }
+    program = artifact.with_name(artifact.name + ".py")
+    write_text(program, fill_template("python/classify.py.in", values))
+    return program
