@@ -170,7 +170,7 @@ def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(exported: E
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
     with (
         Classifier(exported.path) as classify,
-        pytest.raises(ImageError, match="huge.png .*(exceeds limit|valid: up to)"),
+        pytest.raises(ImageError, match=r"exceeds limit|valid: up to"),
     ):
         classify(tmp_path / "huge.png")
 
