@@ -90,7 +90,7 @@ def compare(path: Path, backend: str, batch: int, threads: int) -> list[Figure]:
     """The bench and its peers, block by block in turns."""
     with tempfile.TemporaryDirectory() as folder, WorkerProcess() as ours:
         images = Path(folder) / "images.npy"
-        np.save(images, _pictures(path, 8 * max(BATCHES)))
+        np.save(images, drawn_pictures(path, 8 * max(BATCHES)))
         cores = environment.cores_for(threads)
         asked: dict[str, Any] = {"path": str(path), "backend": backend, "way": None, "threads": threads, "cores": cores}
         ours.ask("open", images=str(images), **asked)
@@ -124,7 +124,7 @@ def _block(worker: WorkerProcess, do: str, batch: int) -> list[float]:
 
 def _benchmark_app(path: Path, batch: int, threads: int) -> float:
     """The median that OpenVINO's own tool reports, in ms."""
-    shape = f"image[{batch},{','.join(map(str, _pictures(path, 1).shape[1:]))}]"
+    shape = f"image[{batch},{','.join(map(str, drawn_pictures(path, 1).shape[1:]))}]"
     tool = Path(sys.executable).with_name("benchmark_app")
     command = [str(tool), "-m", str(path), "-d", "CPU", "-api", "sync", "-hint", "none", "-nstreams", "1"]
     command += ["-nthreads", str(threads), "-data_shape", shape, "-t", "1", "-infer_precision", "f32"]
@@ -140,25 +140,33 @@ def overhead(path: Path, backend: str, threads: int) -> Overhead:
 
     A second session in the process would have threads of its own, which spin for a while after each call.
     """
-    images = _pictures(path, 8)
+    images = drawn_pictures(path, 8)
     opened: Any = importlib.import_module(BACKENDS[backend].module).open_backend(path, threads=threads)
     with Runner(opened) as runner:
-        if backend == "openvino":
-            request = opened._compiled.create_infer_request()
-            bare = _openvino_call(request)
-        else:
-            bare = _onnxruntime_call(opened._session)
-        ours: list[float] = []
-        theirs: list[float] = []
-        for number in range(PAIRS):
-            image = np.ascontiguousarray(images[number % 8][None])
-            calls: list[tuple[list[float], Call]] = [(ours, runner), (theirs, bare)]
-            for samples, call in calls if number % 2 else reversed(calls):
-                before = time.perf_counter_ns()
-                call(image)
-                samples.append((time.perf_counter_ns() - before) / 1e6)
-    shares = [a / b - 1 for a, b in zip(ours, theirs, strict=True)]
-    return Overhead(backend, median(ours), median(theirs), quantile(shares, 0.5))
+        ours, theirs, share = paired(runner, session_call(backend, opened), images)
+    return Overhead(backend, ours, theirs, share)
+
+
+def session_call(backend: str, opened: Any) -> Call:
+    """The bare call on the session that an opened backend holds."""
+    if backend == "openvino":
+        return _openvino_call(opened._compiled.create_infer_request())
+    return _onnxruntime_call(opened._session)
+
+
+def paired(ours: Call, theirs: Call, images: Pixels) -> tuple[float, float, Quantile | None]:
+    """The medians of two calls made by turns, in ms, and the middle of all pairs' ours / theirs - 1."""
+    our_ms: list[float] = []
+    their_ms: list[float] = []
+    for number in range(PAIRS):
+        image = np.ascontiguousarray(images[number % len(images)][None])
+        calls: list[tuple[list[float], Call]] = [(our_ms, ours), (their_ms, theirs)]
+        for samples, call in calls if number % 2 else reversed(calls):
+            before = time.perf_counter_ns()
+            call(image)
+            samples.append((time.perf_counter_ns() - before) / 1e6)
+    shares = [a / b - 1 for a, b in zip(our_ms, their_ms, strict=True)]
+    return median(our_ms), median(their_ms), quantile(shares, 0.5)
 
 
 def _bare_call(backend: str, path: Path, threads: int) -> Call:
@@ -215,7 +223,7 @@ def _loop(call: Call, inputs: list[Pixels], seconds: float) -> list[int]:
     return samples
 
 
-def _pictures(path: Path, count: int) -> Pixels:
+def drawn_pictures(path: Path, count: int) -> Pixels:
     with open_runner(path, threads=1) as runner:
         shape = runner.spec.input_shape
     return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)

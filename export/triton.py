@@ -1,7 +1,7 @@
 """`--format triton`: a model repository around a proven file, with a client for it and the commands that serve it.
 
-triton/models/<name>/  config.pbtxt  labels.txt  certificate.json  1/model.onnx (or model.plan)
-triton/client.py  serve.sh  build_plan.sh
+triton/models/<name>/  config.pbtxt  labels.txt  certificate.json  golden.json  1/model.onnx (or model.plan)
+triton/client.py  curl.sh  serve.sh  build_plan.sh
 
 The ONNX file is the usual choice: a plan fits one version of TensorRT, and the server's container has its own.
 """
@@ -9,6 +9,7 @@ The ONNX file is the usual choice: a plan fits one version of TensorRT, and the 
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import time
@@ -21,6 +22,7 @@ import numpy as np
 from tinyres.errors import UsageError
 from tinyres.export.artifact import staging
 from tinyres.export.certificate import certificate_path, read_certificate
+from tinyres.export.golden import json_path
 from tinyres.export.template import fill_template
 from tinyres.files import remove, storage_errors, write_text
 from tinyres.runtime.backends import open_runner
@@ -89,15 +91,17 @@ def export_triton(artifact: Path, folder: Path, *, progress: Progress) -> Reposi
         throughput = measure_throughput(runner, certificate.batches, progress=progress)
         spec = runner.spec
     values = {"model": name, "server": SERVER}
+    values |= {"size": str(spec.preprocess.image_size), "bytes": str(math.prod(spec.input_shape))}
     for place, batch in zip(("least", "usual", "most"), certificate.batches, strict=True):
         values[place] = "image:" + "x".join(map(str, (batch, *spec.input_shape)))
     for_cpu = is_for_cpu(certificate)
-    scripts = ("client.py", "serve.sh", *(() if passport or for_cpu else ("build_plan.sh",)))
+    scripts = ("client.py", "curl.sh", "serve.sh", *(() if passport or for_cpu else ("build_plan.sh",)))
     with staging(folder / name) as model:  # not in models/, which a server may be watching
         with storage_errors(target):
             (model / "1").mkdir(parents=True)
             shutil.copy(artifact, model / "1" / ("model.plan" if passport else "model.onnx"))
             shutil.copy(certificate_path(artifact), model / "certificate.json")
+            shutil.copy(json_path(artifact), model / "golden.json")
         write_text(model / "config.pbtxt", config_text(name, spec, certificate, throughput))
         write_text(model / "labels.txt", "".join(f"{' '.join(label.split())}\n" for label in spec.class_names))
         remove(target)

@@ -59,17 +59,19 @@ class Served:
         inputs, outputs = map(told, self.config.input), map(told, self.config.output)
         return {"name": self.config.name, "inputs": list(inputs), "outputs": list(outputs)}
 
-    def classify(self, name: str, shape: list[int], datatype: str, raw: bytes, output: str, count: int) -> Any:
-        """The raw BYTES tensor (N, count) of `value:index:label`, and its shape."""
+    def answer(
+        self, name: str, shape: list[int], datatype: str, raw: bytes, output: str, count: int
+    ) -> tuple[list[bytes] | Any, bytes, dict[str, Any]]:
+        """The output's values, its raw bytes, and what describes it: (N, C) FP32, or (N, count) `value:index:label`."""
         assert shape[0] <= self.config.max_batch_size
         images = np.frombuffer(raw, dtype=TYPES[datatype]).reshape(shape)
         (rows,) = self.session.run([output], {name: images})
-        parts = []
-        for row in rows:
-            for index in np.argsort(-row)[:count]:
-                text = f"{row[index]:f}:{index}:{self.labels[output][index]}".encode()
-                parts.append(struct.pack("<I", len(text)) + text)
-        return b"".join(parts), [len(rows), min(count, rows.shape[1])]
+        if not count:
+            return rows.ravel(), rows.tobytes(), {"name": output, "datatype": "FP32", "shape": list(rows.shape)}
+        best = [(row, index) for row in rows for index in np.argsort(-row)[:count]]
+        parts = [f"{row[index]:f}:{index}:{self.labels[output][index]}".encode() for row, index in best]
+        raw = b"".join(struct.pack("<I", len(text)) + text for text in parts)
+        return parts, raw, {"name": output, "datatype": "BYTES", "shape": [len(rows), min(count, rows.shape[1])]}
 
 
 @contextlib.contextmanager
@@ -102,17 +104,22 @@ def serve_http(repository: Path) -> Iterator[str]:
             length = int(self.headers["Inference-Header-Content-Length"])
             request = json.loads(body[:length])
             (given,), (wanted,) = request["inputs"], request["outputs"]
-            raw, shape = models[name].classify(
+            asked = wanted["parameters"]
+            values, raw, output = models[name].answer(
                 given["name"],
                 given["shape"],
                 given["datatype"],
                 body[length : length + given["parameters"]["binary_data_size"]],
                 wanted["name"],
-                wanted["parameters"]["classification"],
+                asked.get("classification", 0),
             )
-            output = {"name": wanted["name"], "datatype": "BYTES", "shape": shape}
-            output["parameters"] = {"binary_data_size": len(raw)}
-            self.answer({"model_name": name, "model_version": "1", "outputs": [output]}, raw)
+            answer = {"model_name": name, "model_version": "1", "outputs": [output]}
+            if asked.get("binary_data"):
+                output["parameters"] = {"binary_data_size": len(raw)}
+                self.answer(answer, raw)
+            else:
+                output["data"] = [value.decode() for value in values]
+                self.answer(answer)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -136,7 +143,7 @@ def serve_grpc(repository: Path) -> Iterator[str]:
 
         def ModelInfer(self, request: Any, context: Any) -> Any:
             (given,), (wanted,), (raw,) = request.inputs, request.outputs, request.raw_input_contents
-            binary, shape = models[request.model_name].classify(
+            _, binary, output = models[request.model_name].answer(
                 given.name,
                 list(given.shape),
                 given.datatype,
@@ -145,7 +152,7 @@ def serve_grpc(repository: Path) -> Iterator[str]:
                 wanted.parameters["classification"].int64_param,
             )
             answer = service_pb2.ModelInferResponse(model_name=request.model_name, raw_output_contents=[binary])
-            answer.outputs.add(name=wanted.name, datatype="BYTES", shape=shape)
+            answer.outputs.add(**output)
             return answer
 
     server = grpc.server(futures.ThreadPoolExecutor(1))

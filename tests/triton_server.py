@@ -43,6 +43,8 @@ def main() -> None:
         with Server(folder, bare) as server:
             say("ask it over HTTP and gRPC, beside `tinyres predict`")
             compare_labels(folder, server, tinyres)
+            say("ask it with curl")
+            ask_with_curl(folder, server)
             say("its logits are those of the golden vectors")
             compare_logits(folder, server)
             say(f"{CLIENTS} clients at once: what the server made of {CLIENTS * REQUESTS} requests")
@@ -111,7 +113,23 @@ def compare_labels(folder: Path, server: Server, tinyres: Path) -> None:
         said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         if said != wanted:
             raise SystemExit(f"the client says\n{said}instead of\n{wanted}")
+        words = [sys.executable, folder / "triton" / "client.py", "--verify", "--host", f"localhost:{port}", *flag]
+        print("  ", subprocess.run(words, capture_output=True, text=True, check=True).stdout, end="")
     print(wanted, end="")
+
+
+def ask_with_curl(folder: Path, server: Server) -> None:
+    """The generated curl.sh gets an answer; its resize is ImageMagick's."""
+    magick = subprocess.run(["sh", "-c", "convert -version"], capture_output=True, text=True).stdout
+    if "ImageMagick" not in magick:
+        print("   SKIPPED: there is no ImageMagick here")
+        return
+    words = ["sh", folder / "triton" / "curl.sh", PICTURES[0], f"localhost:{server.http}"]
+    answer = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    best = answer["outputs"][0]["data"][0]
+    print(f"   {best}")
+    if not best.endswith(":espresso"):
+        raise SystemExit("curl.sh gets another label")
 
 
 def compare_logits(folder: Path, server: Server) -> None:

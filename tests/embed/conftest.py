@@ -36,7 +36,19 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("int8 is calibrated on tiny-imagenet-200.zip, which is not beside the repository (shared/data)")
     folder = tmp_path_factory.mktemp("int8")
     tinyres = Path(sys.executable).with_name("tinyres")
-    words = ("export", "nano", "--quiet", "--proof-images", "500", "--precision", "int8", "--out", folder)
+    words = (
+        "export",
+        "nano",
+        "--quiet",
+        "--proof-images",
+        "500",
+        "--calibration-images",
+        "64",
+        "--precision",
+        "int8",
+        "--out",
+        folder,
+    )
     done(tinyres, *words, "--data", REAL_ZIP, cwd=folder)
     return folder / "int8-cpu.onnx"
 

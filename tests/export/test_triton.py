@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -52,7 +53,13 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_repository_is_what_triton_expects(folder: Path, exported: Exported) -> None:
     model = folder / "models" / "tiny"
-    assert sorted(path.name for path in model.iterdir()) == ["1", "certificate.json", "config.pbtxt", "labels.txt"]
+    assert sorted(path.name for path in model.iterdir()) == [
+        "1",
+        "certificate.json",
+        "config.pbtxt",
+        "golden.json",
+        "labels.txt",
+    ]
     assert (model / "1" / "model.onnx").read_bytes() == exported.path.read_bytes()
     assert (model / "certificate.json").read_bytes() == certificate_path(exported.path).read_bytes()
     config = acted_triton.read_config(model)
@@ -86,12 +93,65 @@ def test_the_client_gets_the_labels_that_python_gets(
     assert ended.stdout.splitlines() == wanted * 2
 
 
-@pytest.mark.parametrize("script", ["serve.sh", "build_plan.sh"])
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_the_client_proves_the_server(folder: Path, tmp_path: Path, protocol: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "triton"))
+    serve = acted_triton.serve_http if protocol == "http" else acted_triton.serve_grpc
+    golden = copy / "models" / "tiny" / "golden.json"
+    known = json.loads(golden.read_text())
+
+    def verify(host: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, str(copy / "client.py"), "--verify", "--host", host]
+        return subprocess.run([*words, *(["--grpc"] if protocol == "grpc" else [])], capture_output=True, text=True)
+
+    with serve(copy / "models") as host:
+        ended = verify(host)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.startswith("proven: 4 golden pictures")
+        known["pictures"][3]["artifact_logits"][0] += 1
+        golden.write_text(json.dumps(known))
+        ended = verify(host)
+        assert (ended.returncode, "logits differ by" in ended.stderr) == (3, True)
+        known["pictures"][0]["png"] = known["pictures"][1]["png"]
+        golden.write_text(json.dumps(known))
+        assert "decoded to other pixels" in verify(host).stderr
+
+
+def test_the_client_names_a_bad_picture_and_answers_the_others(folder: Path, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("not a picture")
+    with acted_triton.serve_http(folder / "models") as host:
+        words = [sys.executable, str(folder / "client.py"), str(tmp_path / "bad.png"), str(photo), "--host", host]
+        ended = subprocess.run(words, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stdout.splitlines()[0] == str(photo)
+    assert f"error: {tmp_path / 'bad.png'}: cannot identify" in ended.stderr
+
+
+def has_imagemagick() -> bool:
+    try:
+        return "ImageMagick" in subprocess.run(["convert", "-version"], capture_output=True, text=True).stdout
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and has_imagemagick()), reason="there is no ImageMagick or no curl")
+def test_curl_gets_the_label_that_python_gets(folder: Path, exported: Exported, photo: Path) -> None:
+    with acted_triton.serve_http(folder / "models") as host, Classifier(exported.path) as classify:
+        words = ["sh", str(folder / "curl.sh"), str(photo), host]
+        ended = subprocess.run(words, capture_output=True, text=True)
+        best = classify(photo).best[0]
+    assert ended.returncode == 0, ended.stderr
+    probability, _, label = json.loads(ended.stdout)["outputs"][0]["data"][0].split(":", 2)
+    assert label == best.name
+    assert float(probability) == pytest.approx(best.probability, abs=0.05)  # ImageMagick resizes a little otherwise
+
+
+@pytest.mark.parametrize("script", ["serve.sh", "build_plan.sh", "curl.sh"])
 def test_the_scripts_are_shell_and_name_one_server(folder: Path, script: str) -> None:
     subprocess.run(["sh", "-n", str(folder / script)], check=True)
     text = (folder / script).read_text()
-    assert triton.SERVER in text
-    assert "@" not in text.replace('"$@"', "")
+    assert (triton.SERVER in text) == (script != "curl.sh")
+    assert "@" not in text.replace('"$@"', "").replace("--data-binary @-", "")
     assert os.access(folder / script, os.X_OK)
 
 
@@ -99,8 +159,6 @@ def test_a_plan_built_in_the_container_takes_the_onnx_files_place(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`docker` is acted: the script's own part is what it asks for, and the config that it leaves."""
-    import shutil
-
     copy = Path(shutil.copytree(folder, tmp_path / "triton"))
     (tmp_path / "docker").write_text('#!/bin/sh\necho "$@" > "$ASKED"; touch models/tiny/1/model.plan\n')
     (tmp_path / "docker").chmod(0o755)
@@ -131,8 +189,6 @@ def test_an_engine_is_served_as_a_plan(exported: Exported) -> None:
 
 
 def test_a_file_without_its_proof_is_not_served(exported: Exported, tmp_path: Path) -> None:
-    import shutil
-
     for path in exported.path.parent.glob("fp32.onnx*"):
         shutil.copy(path, tmp_path / path.name)
     (tmp_path / "fp32.onnx").write_bytes(exported.path.read_bytes() + b"\0")
@@ -189,8 +245,6 @@ def test_other_batches_than_the_proven_ones_are_refused(exported: Exported, tmp_
 
 
 def test_a_full_disk_keeps_the_earlier_repository(folder: Path, exported: Exported, tmp_path: Path) -> None:
-    import shutil
-
     place = Path(shutil.copytree(folder, tmp_path / "triton"))
     program = (
         "import resource, signal, sys\n"
