@@ -1,7 +1,7 @@
 """What `from tinyres import Classifier` costs: `python -m tinyres.bench.classifier ARTIFACT`, on a proven .onnx file.
 
-Beyond the backend's own import, in fresh processes; and beyond the bare call of the session that it holds, by turns, for
-one picture that is decoded already. Prints one JSON text.
+Beyond the backend's own import, in fresh processes; and beyond the bare call of the session that it holds, by turns,
+for one picture that is decoded already. Prints one JSON text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from tinyres import environment, records
-from tinyres.bench.peers import COMPARED, drawn_pictures, paired, session_call
+from tinyres.bench.peers import COMPARED, noise, paired, session_call
 from tinyres.runtime.backends import BACKENDS
 from tinyres.runtime.classifier import Classifier
 from tinyres.runtime.runner import Runner
@@ -61,7 +61,7 @@ def call(path: Path, backend: str) -> dict[str, object]:
     """One picture, a uint8 array of the model's size: with softmax, sorting and names, against the logits alone."""
     opened = importlib.import_module(BACKENDS[backend].module).open_backend(path, threads=environment.usable_cores())
     with Classifier(Runner(opened)) as classify:
-        images = drawn_pictures(path, 8)
+        images = noise(path, 8)
         ours, theirs, share = paired(lambda image: classify(image[0]), session_call(backend, opened), images)
     return {"classifier_ms": ours, "bare_ms": theirs, "share": share}
 

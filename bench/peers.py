@@ -90,7 +90,7 @@ def compare(path: Path, backend: str, batch: int, threads: int) -> list[Figure]:
     """The bench and its peers, block by block in turns."""
     with tempfile.TemporaryDirectory() as folder, WorkerProcess() as ours:
         images = Path(folder) / "images.npy"
-        np.save(images, drawn_pictures(path, 8 * max(BATCHES)))
+        np.save(images, noise(path, 8 * max(BATCHES)))
         cores = environment.cores_for(threads)
         asked: dict[str, Any] = {"path": str(path), "backend": backend, "way": None, "threads": threads, "cores": cores}
         ours.ask("open", images=str(images), **asked)
@@ -124,7 +124,7 @@ def _block(worker: WorkerProcess, do: str, batch: int) -> list[float]:
 
 def _benchmark_app(path: Path, batch: int, threads: int) -> float:
     """The median that OpenVINO's own tool reports, in ms."""
-    shape = f"image[{batch},{','.join(map(str, drawn_pictures(path, 1).shape[1:]))}]"
+    shape = f"image[{batch},{','.join(map(str, noise(path, 1).shape[1:]))}]"
     tool = Path(sys.executable).with_name("benchmark_app")
     command = [str(tool), "-m", str(path), "-d", "CPU", "-api", "sync", "-hint", "none", "-nstreams", "1"]
     command += ["-nthreads", str(threads), "-data_shape", shape, "-t", "1", "-infer_precision", "f32"]
@@ -140,7 +140,7 @@ def overhead(path: Path, backend: str, threads: int) -> Overhead:
 
     A second session in the process would have threads of its own, which spin for a while after each call.
     """
-    images = drawn_pictures(path, 8)
+    images = noise(path, 8)
     opened: Any = importlib.import_module(BACKENDS[backend].module).open_backend(path, threads=threads)
     with Runner(opened) as runner:
         ours, theirs, share = paired(runner, session_call(backend, opened), images)
@@ -223,7 +223,8 @@ def _loop(call: Call, inputs: list[Pixels], seconds: float) -> list[int]:
     return samples
 
 
-def drawn_pictures(path: Path, count: int) -> Pixels:
+def noise(path: Path, count: int) -> Pixels:
+    """Pictures of noise, of the size that an artifact takes."""
     with open_runner(path, threads=1) as runner:
         shape = runner.spec.input_shape
     return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)

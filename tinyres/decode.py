@@ -70,8 +70,10 @@ def _fitted(image: Image.Image, size: int) -> NDArray[np.uint8]:
         scale = size / min(image.size)
         width, height = (max(size, round(side * scale)) for side in image.size)
         if width * height > MAX_PIXELS:
-            raise ImageError(f"a picture of {image.width}x{image.height} is too narrow: it would become {width}x{height}")
-        # Rows, then columns. Asked for both at once, Pillow 13 takes columns first for some shapes, and rounds otherwise.
+            raise ImageError(
+                f"a picture of {image.width}x{image.height} is too narrow: it would become {width}x{height}"
+            )
+        # Rows, then columns. Asked for both at once, Pillow 13 takes columns first for some shapes: other pixels.
         image = image.resize((width, image.height), Image.Resampling.BICUBIC)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = (width - size) // 2, (height - size) // 2
