@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-quick test-install test-triton check clean
+.PHONY: demo test test-quick test-install test-triton embed-test check clean
 .DEFAULT_GOAL := demo
 
 # uv where it is present (faster), else venv + pip. Both compile bytecode, so that the first command starts fast.
@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	    { [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); } && \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
 	fi
-	@$(BIN)/python -m compileall -q tinyres export bench weights
+	@$(BIN)/python -m compileall -q tinyres export bench weights embed
 	@touch $@
 
 demo: $(READY)
@@ -35,6 +35,10 @@ test-install: $(READY)
 
 test-triton: $(READY)
 	@$(BIN)/python tests/triton_server.py
+
+# What it needs of npm, PyPI and Debian is installed under build/embed, once; what cannot be had is named as skipped.
+embed-test: $(READY)
+	@$(BIN)/python -m pytest tests/embed
 
 # mypy cannot follow the folder mapping of the editable install, so it sees the tree as it installs, through links.
 check: $(READY)

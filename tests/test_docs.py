@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from tinyres import command
 from tinyres.cli import app
 
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
+PAGES += [*sorted((REPOSITORY / "docs").rglob("*.md")), *sorted((REPOSITORY / "embed").glob("**/README.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -70,7 +71,7 @@ def test_the_make_targets_in_the_readme_exist() -> None:
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(REPOSITORY)) for page in PAGES])
 def test_links_and_named_files_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if not (page.parent / link).exists()]

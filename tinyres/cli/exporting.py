@@ -150,8 +150,10 @@ def told(written: "Exported | Repository", chosen: "Model") -> tuple[object, str
         next_ = f"{written.example / 'README.md'}" if written.example.is_dir() else f"python {written.example} PICTURE"
     calibration = f"\n  {'ranges':12} {certificate.calibration}" if certificate.calibration else ""
     text = f"{written.path}: {verdict}{calibration}\n{levels_text(certificate.levels)}\nnext: {next_}"
-    answer = {"artifact": str(written.path), "certificate": certificate}
-    return answer | ({"example": str(written.example)} if written.example else {}), text
+    record: dict[str, object] = {"artifact": str(written.path), "certificate": certificate}
+    if written.example is not None:
+        record["example"] = str(written.example)
+    return record, text
 
 
 def levels_text(levels: "tuple[Level, ...]") -> str:
