@@ -19,12 +19,16 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from tinyres.errors import ImageError, InputError, UsageError
+from tinyres.pictures import PICTURE_SUFFIXES, is_picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
-ENDINGS = {"folder": PICTURES, "parquet": (".parquet",), "webdataset": (".tar", ".tar.gz", ".tgz")}
+ENDINGS = {
+    "folder": tuple(sorted(PICTURE_SUFFIXES)),
+    "parquet": (".parquet",),
+    "webdataset": (".tar", ".tar.gz", ".tgz"),
+}
 """The kinds of source, and the files that belong to each; others in the same folder are passed over."""
 # What a damaged file makes its reader raise: pyarrow, tarfile and the decompressors under it.
 UNREADABLE = (OSError, EOFError, ValueError, pa.ArrowException, tarfile.TarError, zlib.error, lzma.LZMAError)
@@ -85,7 +89,7 @@ class Source:
             tarfile.open(fileobj=file, mode="r|*", tarinfo=_WholeTar) as tar,
         ):
             for member in tar:
-                if member.name.lower().endswith(PICTURES) and not member.isdir():
+                if is_picture(member.name) and not member.isdir():
                     content = tar.extractfile(member) if member.isreg() else None
                     # What a link points at lies elsewhere in the tar, and a stream does not go back.
                     yield f"{path}#{member.name}", content.read() if content else ImageError("it is a link in a tar")
@@ -174,7 +178,7 @@ def _choose_kind(place: str, kind: str | None, paths: list[str]) -> tuple[str, l
         raise UsageError(f"{place} holds files of {' and '.join(held)}", hint=f"name one: --kind {held[-1]}")
     kind = kind or (held[0] if held else None)
     if kind is None or not by_kind[kind]:
-        valid = ", ".join(ENDINGS[kind] if kind else (*PICTURES, ".parquet", ".tar"))
+        valid = ", ".join(ENDINGS[kind] if kind else (*sorted(PICTURE_SUFFIXES), ".parquet", ".tar"))
         raise InputError(f"there is nothing to classify in {place}", hint=f"valid: {valid}")
     return kind, by_kind[kind]
 

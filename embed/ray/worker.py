@@ -96,27 +96,29 @@ class Prover:
     """An actor that answers golden vectors the way a Worker answers pictures."""
 
     def prove(self, model: str, sha256: str, golden: dict[str, Any], backend: str | None, threads: int) -> float:
-        """The largest RMS error of a picture's logits. Errors: ProofError, ArtifactError."""
+        """The RMS difference of the logits. Errors: ProofError, ArtifactError."""
         here = f"{model} on {platform.node()}"
         require_same(model, sha256)
-        worst = 0.0
+        differences = []
         with open_runner(model, backend=backend, threads=threads) as runner:
             for number, picture in enumerate(golden["pictures"]):
                 pixels = pixels_from_bytes(base64.b64decode(picture["png"]), runner.spec.preprocess)
                 expected = np.frombuffer(base64.b64decode(picture["pixels"]), dtype=np.uint8)
                 if not np.array_equal(pixels, expected.reshape(picture["shape"])):
                     raise ProofError(f"{here} gets other pixels than when it was exported, of picture {number}")
-                logits = runner(pixels[None])[0]
+                logits, ids = runner(pixels[None])[0], runner.spec.class_ids
                 wanted = np.array(picture["artifact_logits"], dtype=np.float64)
-                rms = float(np.sqrt(np.mean((logits - wanted) ** 2))) if logits.shape == wanted.shape else math.nan
-                if not rms <= golden["limit"]:  # NaN fails
-                    raise ProofError(
-                        f"{here} is off by RMS {rms:.3g}, limit {golden['limit']:.3g}, at picture {number}"
-                    )
-                if (label := runner.spec.class_ids[int(logits.argmax())]) != picture["label"]:
-                    raise ProofError(f"{here} says {label}, not {picture['label']}, of picture {number}")
-                worst = max(worst, rms)
-        return worst
+                if logits.shape != wanted.shape or picture["label"] not in ids:
+                    raise ProofError(f"{here} is another model than that of the golden vectors")
+                differences.append(logits - wanted)
+                best = int(logits.argmax())
+                lead = wanted[ids.index(picture["label"])] - wanted[best]
+                if not lead <= 2 * golden["limit"]:  # a tie within rounding may fall to either side
+                    raise ProofError(f"{here} says {ids[best]}, not {picture['label']}, of picture {number}")
+        rms = float(np.sqrt(np.mean(np.square(differences))))
+        if not rms <= golden["limit"]:  # NaN fails
+            raise ProofError(f"{here} is off by RMS {rms:.3g}; valid: up to {golden['limit']:.3g}")
+        return rms
 
 
 def require_same(model: str, sha256: str) -> None:

@@ -437,7 +437,8 @@ def test_verify_proves_the_model_and_fails_when_the_golden_vectors_differ(
     model.write_bytes((models / "fp32.onnx").read_bytes())
     original = (models / "fp32.onnx.golden.json").read_text()
     for change, code, told in (
-        (lambda golden: golden["pictures"][0].update(label="n00000000"), 3, "not n00000000, of picture 0"),
+        (lambda golden: golden["pictures"][0].update(label="n00000000"), 3, "is another model"),
+        (lambda golden: golden["pictures"][0].update(label="n01443537"), 3, "not n01443537, of picture 0"),
         (lambda golden: golden["pictures"][1]["artifact_logits"].__setitem__(5, 1e3), 3, "is off by RMS"),
         (lambda golden: golden["pictures"][1]["artifact_logits"].__setitem__(5, float("nan")), 3, "is off by RMS nan"),
         (lambda golden: golden["pictures"][2].update(pixels=golden["pictures"][3]["pixels"]), 3, "gets other pixels"),
