@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 BATCHES = (1, 32)
 ROUNDS, BLOCK_S = 12, 0.6
 PAIRS = 3000
-"""Calls each, a Runner's and the bare one by turns."""
+"""Calls each, ours and the bare one by turns,"""
+LONGEST_S = 60
+"""but no longer than this."""
 COMPARED = ("onnxruntime-cpu", "openvino")
 
 
@@ -158,7 +160,10 @@ def paired(ours: Call, theirs: Call, images: Pixels) -> tuple[float, float, Quan
     """The medians of two calls made by turns, in ms, and the middle of all pairs' ours / theirs - 1."""
     our_ms: list[float] = []
     their_ms: list[float] = []
+    began = time.monotonic()
     for number in range(PAIRS):
+        if time.monotonic() - began > LONGEST_S:
+            break
         image = np.ascontiguousarray(images[number % len(images)][None])
         calls: list[tuple[list[float], Call]] = [(our_ms, ours), (their_ms, theirs)]
         for samples, call in calls if number % 2 else reversed(calls):

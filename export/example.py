@@ -5,7 +5,6 @@ They run without tinyres (but for Ray's) and prove themselves against the golden
 
 from __future__ import annotations
 
-import shutil
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +12,7 @@ from tinyres.errors import UsageError
 from tinyres.export import golden
 from tinyres.export.certificate import read_certificate
 from tinyres.export.template import fill_template
-from tinyres.files import remove, storage_errors, write_text
+from tinyres.files import storage_errors, write_bytes, write_text
 from tinyres.runtime.metadata import read_artifact
 
 if TYPE_CHECKING:
@@ -22,32 +21,38 @@ if TYPE_CHECKING:
     from tinyres.export.limits import Limits
 
 Example = Literal["python", "node", "browser", "cpp", "ray"]
+MODEL = "model.onnx"
+"""What each folder calls its model."""
 EXAMPLES: tuple[Example, ...] = ("python", "node", "browser", "cpp", "ray")
 
 
-def write_example(artifact: Path, example: Example) -> Path:
+def write_example(artifact: Path, example: Example, *, folder: Path | None = None) -> Path:
     """Write a program for a proven ONNX file: `<artifact>.py`, or a folder with all it needs. Returns where it is.
 
-    Errors: ProofError for a file without its proof; UsageError for one that a CPU's ONNX Runtime does not compute as
-    it was proven; ArtifactError, StorageError.
+    The folder lies in `folder`, else beside the artifact. One that is there gets the model and its golden vectors anew;
+    programs in it are left as they are, since users change them. Errors: ProofError for a file without its proof;
+    UsageError for one that a CPU's ONNX Runtime does not compute as it was proven; ArtifactError, StorageError.
     """
     certificate = read_certificate(artifact)
     if (reason := why_not(artifact)) is not None:
         raise UsageError(f"{artifact.name} has no example: {reason}", hint="name a file in fp32, fp16 or int8 for cpu")
+    spec = read_artifact(artifact)[1].spec
+    vectors = golden.proven_json(artifact, certificate, spec)
     if example == "python":
+        if folder not in (None, artifact.parent):
+            raise UsageError(f"the example in Python lies beside {artifact.name}", hint="leave --out out")
         return write_program(artifact, certificate.limits)
-    folder = artifact.parent / example
-    if folder.exists() and not (folder / "model.onnx").is_file():
-        raise UsageError(f"there is a folder {folder} that tinyres did not write", hint="--out names another place")
-    remove(folder)
-    with storage_errors(folder):
-        folder.mkdir()
+    home = (folder or artifact.parent) / example
+    if home.exists() and not (home / MODEL).is_file():
+        raise UsageError(f"there is a folder {home} that tinyres did not write", hint="--out names another place")
+    with storage_errors(home):
+        home.mkdir(parents=True, exist_ok=True)
+        write_bytes(home / MODEL, artifact.read_bytes())
+        write_text(golden.json_path(home / MODEL), vectors)
         for file in (resources.files("tinyres.embed") / example).iterdir():
-            if file.is_file():
-                (folder / file.name).write_bytes(file.read_bytes())
-        shutil.copy(artifact, folder / "model.onnx")
-        shutil.copy(golden.json_path(artifact), folder / "model.onnx.golden.json")
-    return folder
+            if file.is_file() and not (home / file.name).exists():
+                write_bytes(home / file.name, file.read_bytes())
+    return home
 
 
 def why_not(artifact: Path) -> str | None:

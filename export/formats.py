@@ -121,7 +121,10 @@ def export_model(model: Model, request: Request, *, progress: Progress) -> Expor
         from tinyres.export.certificate import read_certificate
         from tinyres.export.example import write_example
 
-        return Exported(artifact, read_certificate(artifact), write_example(artifact, request.example))
+        if request.batches is not None:
+            raise UsageError(f"{artifact.name} is proven for its batches already", hint="leave --batch out")
+        written = write_example(artifact, request.example, folder=request.folder)
+        return Exported(artifact, read_certificate(artifact), written)
     if artifact is not None:
         raise UsageError(
             f"{artifact.name} is an {'engine' if artifact.suffix == '.engine' else 'ONNX file'} already",

@@ -19,13 +19,14 @@ from PIL import Image
 
 from tinyres.data import shapes
 from tinyres.decode import pixels_from_bytes
-from tinyres.errors import ArtifactError
+from tinyres.errors import ArtifactError, ProofError
 from tinyres.export.parity import Evidence, largest_difference
 from tinyres.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tinyres.export.certificate import Certificate
     from tinyres.export.limits import Limits
     from tinyres.spec import ModelSpec
 
@@ -132,6 +133,11 @@ def write_golden(artifact: Path, vectors: GoldenVectors, spec: ModelSpec, limits
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(golden_path(artifact), buffer.getvalue())
+    write_text(json_path(artifact), json_text(vectors, spec, limits))
+
+
+def json_text(vectors: GoldenVectors, spec: ModelSpec, limits: Limits) -> str:
+    """What the JSON says: a few of the vectors, and how far answers may be from the artifact's."""
     pictures = [
         {
             "png": base64.b64encode(vectors.pictures.pngs[index]).decode(),
@@ -144,8 +150,18 @@ def write_golden(artifact: Path, vectors: GoldenVectors, spec: ModelSpec, limits
         for index in IN_JSON
     ]
     known = {"schema": JSON_SCHEMA, "limit": vectors.limit(limits) * vectors.evidence().signal, "pictures": pictures}
-    text = json.dumps(known, indent=1, allow_nan=False)
-    write_text(json_path(artifact), text + "\n")
+    return json.dumps(known, indent=1, allow_nan=False) + "\n"
+
+
+def proven_json(artifact: Path, certificate: Certificate, spec: ModelSpec) -> str:
+    """The JSON made anew from the vectors that `certificate` knows, whatever lies beside `artifact`.
+
+    Errors: ArtifactError; ProofError if the vectors are another's.
+    """
+    vectors = read_golden(artifact, spec)
+    if fingerprint(artifact) != certificate.golden_sha256:
+        raise ProofError(f"the golden vectors of {artifact.name} are not those of its certificate", hint="export again")
+    return json_text(vectors, spec, certificate.limits)
 
 
 def read_golden(artifact: Path, spec: ModelSpec) -> GoldenVectors:

@@ -22,7 +22,7 @@ import numpy as np
 from tinyres.errors import UsageError
 from tinyres.export.artifact import staging
 from tinyres.export.certificate import certificate_path, read_certificate
-from tinyres.export.golden import json_path
+from tinyres.export.golden import proven_json
 from tinyres.export.template import fill_template
 from tinyres.files import remove, storage_errors, write_text
 from tinyres.runtime.backends import open_runner
@@ -101,7 +101,7 @@ def export_triton(artifact: Path, folder: Path, *, progress: Progress) -> Reposi
             (model / "1").mkdir(parents=True)
             shutil.copy(artifact, model / "1" / ("model.plan" if passport else "model.onnx"))
             shutil.copy(certificate_path(artifact), model / "certificate.json")
-            shutil.copy(json_path(artifact), model / "golden.json")
+        write_text(model / "golden.json", proven_json(artifact, certificate, spec))
         write_text(model / "config.pbtxt", config_text(name, spec, certificate, throughput))
         write_text(model / "labels.txt", "".join(f"{' '.join(label.split())}\n" for label in spec.class_names))
         remove(target)

@@ -41,11 +41,11 @@ def done(*words: object, cwd: Path | None = None, timeout: float = 600) -> str:
 
 def environment(name: str, *requirements: str) -> Path:
     """The programs of a virtual environment with `requirements`, made once under build/."""
-    home, wanted = BUILD / name, "\n".join(requirements)
+    bounds = REPOSITORY / "constraints.txt"
+    home, wanted = BUILD / name, "\n".join((*requirements, bounds.read_text()))
     python = home / "bin" / "python"
     if not (home / "has").is_file() or (home / "has").read_text() != wanted:
         done(sys.executable, "-m", "venv", "--clear", home)
-        bounds = REPOSITORY / "constraints.txt"
         done(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", bounds, *requirements)
         (home / "has").write_text(wanted)
     return home / "bin"

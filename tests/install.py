@@ -88,6 +88,11 @@ def serve(folder: Path, binaries: Path) -> None:
     run(binaries / "tinyres", "predict", picture.relative_to(folder), "--model", artifact, cwd=folder)
     run(binaries / "tinyres", "verify", artifact, cwd=folder)
     run(binaries / "python", "-m", "tinyres", "info", artifact, cwd=folder)
+    for example in ("browser", "python"):
+        run(binaries / "tinyres", "export", artifact, "--example", example, "--quiet", cwd=folder, quiet=True)
+    run(binaries / "python", f"{artifact}.py", "--verify", cwd=folder)
+    if not (folder / "runs" / "mine" / "export" / "browser" / "index.html").is_file():
+        raise SystemExit("the installed package has no page for browsers")
 
 
 def environment(home: Path, python: str | Path, *requirements: str, constraints: Path | None = CONSTRAINTS) -> Path:

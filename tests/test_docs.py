@@ -25,7 +25,8 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands(text: str) -> list[list[str]]:
     lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
     started = [words[words.index("-m") + 1 :] if words[:1] == ["torchrun"] else words for words in lines]
-    return [words[1:] for words in started if words[:1] == ["tinyres"]]
+    piped = [words[words.index("|") + 1 :] if "|" in words else words for words in started]
+    return [words[1:] for words in piped if words[:1] == ["tinyres"]]
 
 
 def workflow(text: str) -> str:
@@ -53,10 +54,10 @@ def test_the_readmes_own_pictures_walk_and_its_program_run(
     write_pictures(tmp_path / "photos" / "val", classes=3, each=5, split="val", size=64)
     walk = [words for block in blocks(REPOSITORY / "README.md", "sh") for words in commands(block)]
     walk = [words for words in walk if any("mine" in word for word in words)]
-    first = ["train", "eval", "export", "predict", "bench", "verify", "diff", "info"]
+    first = ["train", "eval", "export", "predict", "bench", *["predict"] * 2, "export", "verify", "diff", "info"]
     assert [words[0] for words in walk] == [*first, *["export"] * 4]
     for words in walk:
-        result = CliRunner().invoke(app, words)
+        result = CliRunner().invoke(app, words, input=Path("photos/val/ring/1.png").read_bytes())
         unproven = "trt" in words and "--build-only" not in words  # where no GPU is, which the README says too
         assert result.exit_code in ({0, 4} if unproven else {0}), (words, result.stderr)
     (program,) = blocks(REPOSITORY / "README.md", "python")

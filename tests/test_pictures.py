@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,19 @@ def test_a_name_with_brackets_that_exists_is_no_pattern(folder: Path) -> None:
 def test_what_leads_to_nothing_comes_back_so_that_its_opener_says_so(folder: Path) -> None:
     (folder / "empty").mkdir()
     assert found("missing.png", "*.bmp", "empty") == ["missing.png", "*.bmp", "empty"]
+
+
+def test_a_folder_that_may_not_be_read_comes_back_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return usual(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert found(".") == ["a.png", "b.JPG", "in/c.webp", "in/deep"]
+
+
+def test_names_that_no_file_can_have_come_back_too(folder: Path) -> None:
+    assert found("a" * 5000, "nul\0.png") == ["a" * 5000, "nul\0.png"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -111,3 +112,30 @@ def test_lines_come_as_pictures_are_answered(exported: Exported, picture_folder:
         rest = process.stdout.read().splitlines()
     assert process.returncode == 0
     assert first == [json.loads(line) for line in rest] == [first[0]] * 32
+
+
+def test_a_list_without_a_picture_is_an_error(predict: Predict, tmp_path: Path) -> None:
+    (tmp_path / "none.txt").write_text("\n\n")
+    for way in ([], ["--json"], ["--jsonl"]):
+        code, said, log = predict("--files-from", tmp_path / "none.txt", *way)
+        assert (code, said, "the list names no picture" in log) == (2, "", True)
+
+
+@pytest.mark.parametrize("way", ["--jsonl", "--quiet"])
+def test_names_need_be_neither_possible_nor_utf8(
+    exported: Exported, picture_folder: Path, tmp_path: Path, way: str
+) -> None:
+    """As the shell has it, on a terminal that takes UTF-8 alone."""
+    picture = next((picture_folder / "val" / "ring").iterdir())
+    latin = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    Path(os.fsdecode(latin)).write_bytes(picture.read_bytes())
+    names = b"\n".join([latin, b"a" * 5000, b"nul\0.png", os.fsencode(picture)])
+    words = [sys.executable, "-m", "tinyres", "predict", "--files-from", "-", way, "--model", str(exported.path)]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    ended = subprocess.run(words, input=names, capture_output=True, env=strict)
+    assert ended.returncode == 2
+    said, log = ended.stdout.decode(), ended.stderr.decode()
+    assert "caf\\udce9.png" in said
+    assert str(picture) in said
+    assert log.count("error: cannot read") == 2
+    assert "defect" not in log

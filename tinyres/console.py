@@ -123,8 +123,9 @@ class Console:
 
 
 def _answer(text: str) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
     try:
-        print(text, flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)  # file names need not be UTF-8
     except BrokenPipeError:
         raise
     except OSError as exc:

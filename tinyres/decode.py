@@ -6,6 +6,7 @@ It does not normalise: that is arithmetic of the model, inside the artifact.
 from __future__ import annotations
 
 import io
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from PIL import Image, ImageOps
 from tinyres.errors import ImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from tinyres.spec import Preprocess
@@ -29,30 +32,42 @@ def pixels_from_file(path: str | Path, preprocess: Preprocess) -> NDArray[np.uin
     """Decode a picture file to (S, S, 3) uint8 RGB. Errors: ImageError that names the file."""
     try:
         content = Path(path).read_bytes()
-    except OSError as exc:
-        hint = f"name its files: {path}/*" if Path(path).is_dir() else None
-        raise ImageError(f"cannot read {path}: {exc.strerror or exc}", hint=hint) from exc
+    except (OSError, ValueError) as exc:  # a name with a NUL is a ValueError
+        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+        hint = "Classifier.folder and predict take a folder for the pictures in it; this one may hold none"
+        raise ImageError(
+            f"cannot read {path}: {reason}", hint=hint if isinstance(exc, IsADirectoryError) else None
+        ) from exc
     return pixels_from_bytes(content, preprocess, name=str(path))
 
 
 def pixels_from_bytes(content: bytes, preprocess: Preprocess, *, name: str = "the picture") -> NDArray[np.uint8]:
     """Decode an encoded picture (JPEG, PNG, ...) to (S, S, 3) uint8 RGB. Errors: ImageError that says `name`."""
+    with _reading(name), Image.open(io.BytesIO(content)) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ImageError(f"{name} has {image.width}x{image.height} pixels; valid: up to {MAX_PIXELS:,}")
+        return pixels_from_image(image, preprocess, name=name)
+
+
+def pixels_from_image(image: Image.Image, preprocess: Preprocess, *, name: str = "the picture") -> NDArray[np.uint8]:
+    """Turn a Pillow image of any mode and size into (S, S, 3) uint8 RGB. Alpha is dropped, not blended.
+
+    Errors: ImageError that says `name`; Pillow decodes late, so a file that it opened may still be cut short.
+    """
+    with _reading(name):
+        return _fitted(_rgb(ImageOps.exif_transpose(image)), preprocess.image_size)
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Pillow's decoders raise whatever their format code meets (struct.error, SyntaxError, ...) on broken files."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{name} has {image.width}x{image.height} pixels; valid: up to {MAX_PIXELS:,}")
-            return pixels_from_image(image, preprocess)
+        yield
     except ImageError:
         raise
-    # Pillow's decoders raise whatever their format code meets (struct.error, SyntaxError, ...) on broken files.
     except Exception as exc:
         reason = "no picture format that Pillow knows" if "cannot identify" in str(exc) else str(exc)
         raise ImageError(f"{name} is not a readable picture: {reason}") from exc
-
-
-def pixels_from_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Turn a Pillow image of any mode and size into (S, S, 3) uint8 RGB. Alpha is dropped, not blended."""
-    return _fitted(_rgb(ImageOps.exif_transpose(image)), preprocess.image_size)
 
 
 def pixels_from_array(array: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:

@@ -24,21 +24,26 @@ def find_pictures(names: Iterable[str | Path]) -> Iterator[Path]:
     A name that leads to nothing comes back as it is, so that whoever opens it says so. Order: as named, then sorted.
     """
     for name in names:
-        path = Path(name)
-        if path.is_dir():
-            found = list(pictures_in(path))
-        elif not path.exists() and glob.has_magic(str(name)):
+        found: Iterator[Path] = iter(())
+        if os.path.isdir(name):  # noqa: PTH112 - Path's own raises for a name that is too long or may not be looked at
+            found = pictures_in(Path(name))
+        elif glob.has_magic(str(name)) and not os.path.exists(name):  # noqa: PTH110 - as above
             matches = sorted(glob.glob(str(name), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-            found = [Path(match) for match in matches if Path(match).is_file()]
-        else:
-            found = [path]
-        yield from found or [path]
+            found = (Path(match) for match in matches if not os.path.isdir(match))  # noqa: PTH112
+        first = next(found, Path(name))
+        yield first
+        yield from found
 
 
 def pictures_in(folder: Path) -> Iterator[Path]:
-    """The pictures in a folder and the folders within, sorted, one folder's names in memory at a time; none hidden."""
-    for home, folders, names in os.walk(folder):
+    """The pictures in a folder and the folders within, sorted, one folder's names in memory at a time; none hidden.
+
+    A folder that may not be read comes back itself, so that its opener says so.
+    """
+    closed: list[OSError] = []
+    for home, folders, names in os.walk(folder, onerror=closed.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if is_picture(name) and not name.startswith("."):
                 yield Path(home, name)
+    yield from (Path(error.filename) for error in closed)

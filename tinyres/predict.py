@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,17 +69,21 @@ def asked_pictures(names: list[str], names_from: str | None) -> Asked:
 
 
 def answers(classifier: Classifier, asked: Asked) -> Iterator[Answer]:
-    """Each picture's answer, in order, as soon as its batch is answered."""
+    """Each picture's answer, in order, as soon as its batch is answered. Errors: InputError if there is no picture."""
+    picture = None
     for picture, answer in classifier.stream(asked.pictures):
         name = STDIN if isinstance(picture, bytes) else str(picture)
         yield Answer(name, error=answer) if isinstance(answer, ImageError) else Answer(name, answer.best)
+    if picture is None:
+        raise InputError("the list names no picture")
 
 
 def _lines(name: str) -> Iterator[str]:
+    """Names are bytes to the file system, and need not be UTF-8."""
     try:
-        with sys.stdin if name == STDIN else Path(name).open(encoding="utf-8") as file:
+        with sys.stdin.buffer if name == STDIN else Path(name).open("rb") as file:
             for line in file:
                 if line.strip():
-                    yield line.rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InputError(f"cannot read the names in {name}: {exc}") from exc
+                    yield os.fsdecode(line.rstrip(b"\r\n"))
+    except OSError as exc:
+        raise InputError(f"cannot read the names in {name}: {exc.strerror or exc}") from exc

@@ -37,6 +37,7 @@ async function start() {
       document.body.dataset.backend = backend
       return
     } catch (error) {
+      await model?.session.release()
       model = undefined
       reasons.push(`${name(backend)} is not used: ${error.message}.`)
     }
@@ -98,8 +99,9 @@ function read(source, width, height) {
 async function classify(blob) {
   const mine = ++turn
   clear()
-  at('shown').src = URL.createObjectURL(blob)
-  at('shown').onload = () => URL.revokeObjectURL(at('shown').src)
+  const url = URL.createObjectURL(blob)
+  at('shown').onload = at('shown').onerror = () => URL.revokeObjectURL(url)
+  at('shown').src = url
   show('shown')
   try {
     const began = performance.now()
@@ -112,34 +114,38 @@ async function classify(blob) {
   }
 }
 
+// Classifies what the camera sees until something else is asked for, then lets it go. Between any two steps that may be.
 async function watch() {
   const mine = ++turn
   const video = at('camera')
+  let stream
   try {
-    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } })
-  } catch (error) {
-    return fail(new Error(`no camera: ${error.message}`))
-  }
-  await video.play()
-  clear()
-  show('camera')
-  at('switch').textContent = 'Stop the camera'
-  while (mine === turn && video.srcObject) {
-    const began = performance.now()
-    const pixels = read(video, video.videoWidth, video.videoHeight)
-    const decoded = performance.now()
-    try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } }).catch((error) => {
+      throw new Error(`no camera: ${error.message}`)
+    })
+    if (mine !== turn) return
+    clear()
+    show('camera')
+    at('switch').textContent = 'Stop the camera'
+    video.srcObject = stream
+    await video.play()
+    while (mine === turn) {
+      const began = performance.now()
+      const pixels = read(video, video.videoWidth, video.videoHeight)
+      const decoded = performance.now()
       const best = await model.classify(pixels)
       if (mine === turn) answer(best, decoded - began, performance.now() - decoded)
-    } catch (error) {
-      fail(error)
-      break
+      await new Promise(requestAnimationFrame)
     }
-    await new Promise(requestAnimationFrame)
+  } catch (error) {
+    if (mine === turn) fail(error)
+  } finally {
+    for (const track of stream?.getTracks() ?? []) track.stop()
+    if (video.srcObject === stream) {
+      video.srcObject = null
+      at('switch').textContent = 'Use the camera'
+    }
   }
-  for (const track of video.srcObject?.getTracks() ?? []) track.stop()
-  video.srcObject = null
-  at('switch').textContent = 'Use the camera'
 }
 
 function answer(best, decoding, answering) {

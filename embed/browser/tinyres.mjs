@@ -62,11 +62,11 @@ export class Classifier {
         throw new Error(`golden picture ${at} is decoded to other pixels than in training`)
       const logits = await this.logits(pixels)
       if (logits.length !== picture.artifact_logits.length) throw new Error('the golden vectors are of another model')
-      const known = this.ids.indexOf(picture.label)
-      const best = logits.indexOf(logits.reduce((a, b) => Math.max(a, b)))
+      const [best, known] = [logits, picture.artifact_logits].map(indexOfLargest)
+      if (this.ids[known] !== picture.label) throw new Error(`the label of golden picture ${at} is not that of its logits`)
       const lead = picture.artifact_logits[known] - picture.artifact_logits[best]
       if (!(lead <= 2 * golden.limit)) // a tie within rounding may fall to either side
-        throw new Error(`golden picture ${at} is not answered with ${picture.label}`)
+        throw new Error(`golden picture ${at} is answered with ${this.ids[best]}, not ${picture.label}`)
       for (const [index, logit] of logits.entries()) squares += (logit - picture.artifact_logits[index]) ** 2
       count += logits.length
     }
@@ -189,6 +189,10 @@ function* fields(bytes) {
       at += size
     } else throw new RangeError('no protobuf message')
   }
+}
+
+function indexOfLargest(numbers) {
+  return numbers.reduce((best, number, index) => (number > numbers[best] ? index : best), 0)
 }
 
 function bytesOf(base64) {

@@ -1,6 +1,8 @@
 // node classify.mjs MODEL PICTURE...   the best classes of each picture
 // node classify.mjs MODEL --verify     whether this machine answers as when the model was proven
+import { realpathSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
 import ort from 'onnxruntime-node'
 import sharp from 'sharp'
 import { Classifier, fit, MAX_PIXELS } from './tinyres.mjs'
@@ -15,7 +17,7 @@ export async function decode(bytes, size) {
 
 async function main([path, ...pictures]) {
   if (!path || pictures.length === 0) throw new Usage('usage: node classify.mjs MODEL PICTURE... | MODEL --verify')
-  const model = await Classifier.load(ort, await readFile(path)).catch((error) => {
+  const model = await readFile(path).then((bytes) => Classifier.load(ort, bytes)).catch((error) => {
     throw new Usage(`${path}: ${error.message}`)
   })
   if (pictures[0] === '--verify') {
@@ -38,7 +40,8 @@ async function main([path, ...pictures]) {
 
 class Usage extends Error {}
 
-if (process.argv[1] === import.meta.filename)
+// Run as a program, and not imported by one. The path may lead through links.
+if (process.argv[1] && realpathSync(process.argv[1]) === realpathSync(fileURLToPath(import.meta.url)))
   main(process.argv.slice(2)).catch((error) => {
     console.error(`error: ${error.message}`)
     process.exitCode = error instanceof Usage ? 2 : 3

@@ -100,7 +100,8 @@ def classify_all(options: argparse.Namespace) -> int:
         print(f"error: {len(still_open)} parts are not answered: {reason}", file=sys.stderr)
         print("hint: run the same command again; it does only these", file=sys.stderr)
     elif total["failed"] == total["images"]:
-        print("error: no picture could be answered; failures.jsonl says why", file=sys.stderr)
+        why = "failures.jsonl says why" if total["images"] else "the source holds none"
+        print(f"error: no picture could be answered; {why}", file=sys.stderr)
     return int(bool(still_open) or total["failed"] == total["images"])
 
 
@@ -282,13 +283,13 @@ def main(words: list[str] | None = None) -> int:
     try:
         options = read_options(words)
         return verify(options) if options.verify else classify_all(options)
-    except TinyresError as exc:
-        print(f"error: {exc}", *([f"hint: {exc.hint}"] if exc.hint else []), sep="\n", file=sys.stderr)
-        return exc.exit_code
-    except ray.exceptions.RayTaskError as exc:
+    except ray.exceptions.RayTaskError as exc:  # before TinyresError: it is one as well if its cause is
         cause = exc.cause if isinstance(exc.cause, TinyresError) else exc
         print(f"error: {last_line(cause)}", file=sys.stderr)
         return cause.exit_code if isinstance(cause, TinyresError) else 1
+    except TinyresError as exc:
+        print(f"error: {exc}", *([f"hint: {exc.hint}"] if exc.hint else []), sep="\n", file=sys.stderr)
+        return exc.exit_code
     except (OSError, pa.ArrowException, ray.exceptions.RayError) as exc:
         print(f"error: {last_line(exc)}", file=sys.stderr)
         return 1

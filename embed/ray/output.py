@@ -10,6 +10,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -48,7 +49,9 @@ class Output:
         """Begin `job` here, or find it begun. Errors: UsageError if another was, or if other files are here."""
         manifest = f"{self.folder}/job.json"
         if self.filesystem.get_file_info(manifest).type == fs.FileType.NotFound:
-            if self.filesystem.get_file_info(fs.FileSelector(self.folder, allow_not_found=True)):
+            here = self.filesystem.get_file_info(fs.FileSelector(self.folder, allow_not_found=True))
+            # A run that was killed as it began leaves no more than these.
+            if any(info.base_name != "parts" and not info.base_name.startswith(".job.json.") for info in here):
                 raise UsageError(f"{place} is not empty, and no job was begun in it", hint="name a new folder")
             self.filesystem.create_dir(f"{self.folder}/parts", recursive=True)
             self.write_text("job.json", json.dumps(job, indent=1) + "\n")
@@ -61,9 +64,10 @@ class Output:
         other = [f"{name} was {begun.get(name)!r}, is {now!r}" for name, now in job.items() if begun.get(name) != now]
         if other:
             raise UsageError(f"{place} holds another job: {'; '.join(other)}", hint="name a new folder")
+        long_ago = datetime.now(timezone.utc) - timedelta(days=1)  # another run of the job may still be at work
         for info in self._part_files():
-            if info.base_name.startswith("."):  # of a worker that was killed
-                self.filesystem.delete_file(info.path)
+            if info.base_name.startswith(".") and info.mtime is not None and info.mtime < long_ago:
+                self.filesystem.delete_file(info.path)  # of a worker that was killed
 
     def write_part(self, part: Part, answers: Iterable[tuple[int, dict[str, Any]]]) -> dict[str, int]:
         """Replace the part's file by `answers` (bytes read, row of `ANSWER`); what was counted."""
@@ -107,7 +111,7 @@ class Output:
 
     def bytes_written(self) -> int:
         """Of all parts."""
-        return sum(info.size or 0 for info in self._part_files())
+        return sum(info.size or 0 for info in self._part_files() if not info.base_name.startswith("."))
 
     @contextmanager
     def _replaced(self, name: str) -> Iterator[pa.NativeFile]:

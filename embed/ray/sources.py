@@ -100,7 +100,8 @@ class Source:
             # With a buffer, pages are read as they are needed; pyarrow's default is the whole row group at once.
             parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
             wanted = [name for name in (self.column, self.key) if name is not None]
-            field = wanted[0] if wanted[0] in parquet.schema_arrow.names else wanted[0].partition(".")[0]
+            whole = wanted[0] in parquet.schema_arrow.names
+            field, _, within = (wanted[0], "", "") if whole else wanted[0].partition(".")
             if missing := {field, *wanted[1:]} - set(parquet.schema_arrow.names):
                 raise ValueError(f"it has no column {missing.pop()!r}, but {', '.join(parquet.schema_arrow.names)}")
             groups = range(parquet.num_row_groups) if group is None else [group]
@@ -110,7 +111,7 @@ class Source:
                 for item in rows.to_pylist():
                     content = item[field]
                     name = None if self.key is None else item[self.key]
-                    picture = content.get("bytes") if isinstance(content, dict) else content
+                    picture = content.get(within or "bytes") if isinstance(content, dict) else content
                     # A File here would be a path that the data chose.
                     good = picture if isinstance(picture, bytes) else ImageError("there are no bytes of a picture")
                     yield f"{path}#{row}" if name is None else str(name), good
@@ -184,20 +185,24 @@ def _choose_kind(place: str, kind: str | None, paths: list[str]) -> tuple[str, l
 
 
 def _read_head(filesystem: fs.FileSystem, path: str) -> tuple[int, pa.Schema] | None:
-    """Row groups and schema; None for a file that cannot be read, which its worker will list as a failure."""
-    try:
-        with filesystem.open_input_file(path) as file:
+    """Row groups and schema; None for a file that is damaged, which its worker will list as a failure.
+
+    Errors: OSError for one that cannot be reached now: taken for damaged, it would make this another source.
+    """
+    with filesystem.open_input_file(path) as file:
+        try:
             parquet = pq.ParquetFile(file)
             return parquet.num_row_groups, parquet.schema_arrow
-    except UNREADABLE:
-        return None
+        except (ValueError, pa.ArrowException):
+            return None
 
 
 def _choose_columns(schema: pa.Schema | None, column: str | None, key: str | None) -> tuple[str, str | None]:
     if schema is None:  # no file can be read; each will say so
         return column or "bytes", key
-    for name in (column, key):
-        if name and name not in schema.names and name.partition(".")[0] not in schema.names:
+    top = column and (column if column in schema.names else column.partition(".")[0])
+    for name, found in ((column, top), (key, key)):
+        if name and found not in schema.names:
             raise UsageError(f"the Parquet files have no column {name!r}", hint=f"valid: {', '.join(schema.names)}")
     for field in schema:
         if column is None and (pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)):

@@ -152,8 +152,9 @@ def test_the_camera_is_watched_and_let_go(visit: Visit) -> None:
 
 def test_webgpu_proves_itself_where_chromium_acts_one(visit: Visit) -> None:
     said = visit("model=fp32.onnx&backend=webgpu", PHOTOS[0], webgpu=True)
-    if said["ready"] == "no":
+    if said["ready"] == "no" and "adapter" in said["error"]:
         pytest.skip(f"this chromium acts no WebGPU: {said['error']}")
+    assert said["ready"] == "yes", said["error"]
     assert said["backend"] == "webgpu"
     assert "on WebGPU. Proven in this browser in" in said["about"]
     assert len(said["answers"][0]["best"]) == 5

@@ -4,16 +4,18 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from elsewhere import BUILD, EMBED, PHOTOS, Ended, done, run
+from elsewhere import BUILD, EMBED, PHOTOS, REPOSITORY, Ended, done, run
 from PIL import Image
 
 from tinyres.decode import pixels_from_file
 from tinyres.spec import Preprocess
 
 Answers = Callable[[Path], list[tuple[str, float]]]
+LABELS = json.loads((REPOSITORY / "weights" / "nano" / "config.json").read_text())["spec"]["class_ids"]
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,20 @@ def test_bad_pictures_are_named_and_cost_only_themselves(
     assert not any("    at " in line for line in lines)  # no trace of the stack
 
 
+def test_it_runs_through_a_link_to_its_folder(folder: Path, models: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    ended = run("node", tmp_path / "link" / "classify.mjs", models / "fp32.onnx", "--verify")
+    assert ended.out.startswith("proven:")
+
+
+def swap_best(picture: dict[str, Any]) -> None:
+    """Another class leads, by far."""
+    logits = picture["artifact_logits"]
+    best, other = int(np.argmax(logits)), int(np.argmin(logits))
+    logits[best], logits[other] = logits[other], logits[best]
+    picture["label"] = LABELS[other]
+
+
 def test_another_model_and_no_model_are_refused(
     classify: Callable[..., Ended], foreign_model: Path, tmp_path: Path
 ) -> None:
@@ -120,14 +136,17 @@ def test_another_model_and_no_model_are_refused(
     assert ended.err.endswith("this model was not exported by tinyres\n")
     (tmp_path / "text.onnx").write_text("no model")
     assert classify(tmp_path / "text.onnx", PHOTOS[0]).err.endswith("this is not an ONNX model\n")
+    missing = classify(tmp_path / "missing.onnx", "--verify")
+    assert (missing.code, "no such file" in missing.err) == (2, True)
     assert classify().err.startswith("error: usage:")
 
 
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
-        (lambda known: known["pictures"][2].update(label="n00000000"), "golden picture 2 is not answered with"),
-        (lambda known: known["pictures"][0]["artifact_logits"].__setitem__(7, 1e3), "logits differ by"),
+        (lambda known: known["pictures"][2].update(label="n01443537"), "golden picture 2 is not that of its logits"),
+        (lambda known: swap_best(known["pictures"][2]), "golden picture 2 is answered with"),
+        (lambda known: known["pictures"][0]["artifact_logits"].__setitem__(7, -1e3), "logits differ by"),
         (lambda known: known["pictures"][0]["artifact_logits"].__setitem__(7, None), "logits differ by"),
         (lambda known: known["pictures"][1]["artifact_logits"].pop(), "of another model"),
         (lambda known: known["pictures"][1].update(png=known["pictures"][2]["png"]), "decoded to other pixels"),

@@ -22,7 +22,7 @@ def without_tinyres() -> Path:
 @pytest.fixture(scope="module")
 def with_tinyres() -> Path:
     """The base install and one backend, and nothing else."""
-    return environment("tinyres", f"tinyres[cpu] @ file://{REPOSITORY}") / "python"
+    return environment("tinyres", "-e", f"{REPOSITORY}[cpu]") / "python"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

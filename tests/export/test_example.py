@@ -8,15 +8,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from conftest import REPOSITORY
 from typer.testing import CliRunner
 
 from tinyres.cli import app
 from tinyres.errors import ProofError, UsageError
-from tinyres.export import example as examples
 from tinyres.export.artifact import Exported
+from tinyres.export.certificate import certificate_path
 from tinyres.export.example import EXAMPLES, write_example
+from tinyres.files import sha256_of
 
 
 @pytest.fixture
@@ -100,10 +102,59 @@ def test_a_file_without_its_proof_gets_none(copied: Path) -> None:
         write_example(copied, "python")
 
 
-def test_what_a_cpus_onnx_runtime_does_not_compute_gets_none(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples, "why_not", lambda _: "it is an engine")
-    with pytest.raises(UsageError, match="has no example: it is an engine"):
-        write_example(copied, "python")
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"precision": "bf16"}, "no bf16 arithmetic"),
+        ({"precision": "int8", "target": "tensorrt"}, "laid out for tensorrt"),
+        ({"precision": "int8", "target": "cuda"}, "laid out for cuda"),
+    ],
+)
+def test_what_a_cpus_onnx_runtime_does_not_compute_gets_none(
+    copied: Path, changed: dict[str, str], reason: str
+) -> None:
+    model = onnx.load(copied)
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "tinyres")
+    entry.value = json.dumps(json.loads(entry.value) | changed)
+    onnx.save(model, copied)
+    certificate = certificate_path(copied)
+    text = certificate.read_text()
+    certificate.write_text(text.replace(json.loads(text)["artifact_sha256"], sha256_of(copied)))
+    with pytest.raises(UsageError, match=f"has no example: .*{reason}"):
+        write_example(copied, "node")
+
+
+def test_programs_that_a_user_changed_stay_and_the_model_is_renewed(copied: Path) -> None:
+    folder = write_example(copied, "node")
+    (folder / "classify.mjs").write_text("mine")
+    (folder / "node_modules").mkdir()
+    (folder / "model.onnx").write_bytes(b"old")
+    assert write_example(copied, "node") == folder
+    assert (folder / "classify.mjs").read_text() == "mine"
+    assert (folder / "node_modules").is_dir()
+    assert (folder / "model.onnx").read_bytes() == copied.read_bytes()
+
+
+def test_its_golden_vectors_are_those_of_the_certificate(copied: Path) -> None:
+    beside = copied.with_name("fp32.onnx.golden.json")
+    whole = beside.read_text()
+    beside.write_text("{}")
+    assert (write_example(copied, "node") / "model.onnx.golden.json").read_text() == whole
+    vectors = copied.with_name("fp32.onnx.golden.npz")
+    with np.load(vectors) as file:
+        np.savez(vectors, **dict(file))  # the same arrays, in other bytes
+    with pytest.raises(ProofError, match="not those of its certificate"):
+        write_example(copied, "node")
+
+
+def test_out_names_another_place_for_a_folder(copied: Path, tmp_path: Path, cli: CliRunner) -> None:
+    ended = cli.invoke(app, ["export", str(copied), "--example", "node", "--out", str(tmp_path / "there"), "--json"])
+    assert ended.exit_code == 0, ended.stderr
+    assert json.loads(ended.stdout)["example"] == str(tmp_path / "there" / "node")
+    ended = cli.invoke(app, ["export", str(copied), "--example", "python", "--out", str(tmp_path / "there")])
+    assert (ended.exit_code, "lies beside fp32.onnx" in ended.stderr) == (2, True)
+    ended = cli.invoke(app, ["export", str(copied), "--example", "node", "--batch", "1:2:3"])
+    assert (ended.exit_code, "leave --batch out" in ended.stderr) == (2, True)
 
 
 def test_the_command_writes_one_for_a_file_that_is_there(copied: Path, cli: CliRunner) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import textwrap
@@ -14,8 +15,11 @@ from PIL import Image
 from tinyres import Classifier, open_runner
 from tinyres.data.dataset import open_dataset
 from tinyres.decode import pixels_from_file
-from tinyres.errors import ImageError, UsageError
+from tinyres.errors import BackendUnavailable, ImageError, UsageError
 from tinyres.export.artifact import Exported
+from tinyres.runtime.fake import FakeBackend
+from tinyres.runtime.runner import Runner
+from tinyres.spec import ModelSpec, Preprocess
 
 
 @pytest.fixture
@@ -179,3 +183,24 @@ def test_an_array_of_another_size_is_fitted_as_a_picture_is(exported: Exported) 
     array = np.random.default_rng(0).integers(0, 256, (40, 23, 3), dtype=np.uint8)
     with Classifier(exported.path) as classify:
         assert classify(array) == classify(Image.fromarray(array))
+
+
+def test_a_picture_that_pillow_opened_but_cannot_decode_is_an_image_error(exported: Exported, picture: Path) -> None:
+    whole = io.BytesIO()
+    Image.open(picture).resize((200, 200)).save(whole, "PNG")
+    cut = Image.open(io.BytesIO(whole.getvalue()[:-500]))
+    with Classifier(exported.path) as classify:
+        with pytest.raises(ImageError, match="the picture is not a readable picture"):
+            classify(cut)
+        (first, second) = classify.stream([cut, Image.open(picture)])
+        assert isinstance(first[1], ImageError)
+        assert not isinstance(second[1], ImageError)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_answer_that_is_no_number_is_no_prediction(bad: float) -> None:
+    names = ("a", "b", "c")
+    spec = ModelSpec(class_names=names, class_ids=names, preprocess=Preprocess(image_size=8))
+    backend = FakeBackend(spec, lambda images: np.full((len(images), 3), [1, bad, 0], dtype=np.float32))
+    with Classifier(Runner(backend)) as classify, pytest.raises(BackendUnavailable, match="NaN or infinity"):
+        classify(np.zeros((8, 8, 3), np.uint8))

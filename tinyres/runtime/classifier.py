@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tinyres.decode import pixels_from_array, pixels_from_bytes, pixels_from_file, pixels_from_image
-from tinyres.errors import ImageError, UsageError
+from tinyres.errors import BackendUnavailable, ImageError, UsageError
 from tinyres.pictures import find_pictures
 from tinyres.runtime.backends import open_runner
 from tinyres.runtime.runner import Runner
@@ -69,7 +70,8 @@ class Classifier:
     `Classifier("fp32.onnx")("cat.jpg")` is a Prediction; a list of pictures gives a list, in one batch a `batch`
     pictures. `stream` and `folder` answer any number of pictures, one by one, and go on after a bad one. `spec` has
     the classes. An open Runner may stand for the path. Safe to call from several threads.
-    Errors: ArtifactError, BackendUnavailable on opening; ImageError for a picture that cannot be read.
+    Errors: ArtifactError, BackendUnavailable on opening; ImageError for a picture that cannot be read;
+    BackendUnavailable for an answer that is no number.
     """
 
     def __init__(
@@ -111,7 +113,8 @@ class Classifier:
         """
         waiting = iter(pictures)
         ahead: deque[list[tuple[AnyPicture, Future[NDArray[np.uint8]]]]] = deque()
-        with ThreadPoolExecutor(DECODERS) as pool:
+        pool = ThreadPoolExecutor(DECODERS)
+        try:
             while True:
                 batch = [(picture, pool.submit(self._pixels, picture)) for picture in islice(waiting, self._batch)]
                 if batch:
@@ -120,6 +123,8 @@ class Classifier:
                     if not ahead:
                         return
                     yield from self._answered(ahead.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)  # whoever leaves early waits for no picture that no one asks for
 
     def folder(self, path: str | Path) -> Iterator[tuple[Path, Prediction | ImageError]]:
         """As `stream`, for the pictures in a folder and the folders within, sorted. A pattern (`a/*.jpg`) will do."""
@@ -159,12 +164,14 @@ class Classifier:
             yield picture, found if isinstance(found, ImageError) else next(predictions)
 
     def _classify(self, pixels: list[NDArray[np.uint8]]) -> list[Prediction]:
-        """Of one batch. Few operations: after a session's run each meets a cold cache, and costs about 10 us."""
+        """Of one batch. Few operations: after a session's run each meets a cold cache, and costs 10 us and more."""
         predictions = []
-        for row in self._runner(np.stack(pixels)):
+        for row in self._runner(pixels[0][None] if len(pixels) == 1 else np.stack(pixels)):
             best = np.argsort(-row, kind="stable")[: self._top]
             odds = np.exp(row - row[best[0]], dtype=np.float64)  # of the largest logit 1, so that none overflows
             shares = (odds[best] / np.add.reduce(odds)).tolist()
+            if math.isnan(shares[0]):
+                raise BackendUnavailable(f"{self._runner.name} answered with NaN or infinity")
             predictions.append(Prediction(tuple(map(self._guess, best.tolist(), shares))))
         return predictions
 
