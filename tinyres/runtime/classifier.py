@@ -168,10 +168,12 @@ class Classifier:
         predictions = []
         for row in self._runner(pixels[0][None] if len(pixels) == 1 else np.stack(pixels)):
             best = np.argsort(-row, kind="stable")[: self._top]
-            odds = np.exp(row - row[best[0]], dtype=np.float64)  # of the largest logit 1, so that none overflows
-            shares = (odds[best] / np.add.reduce(odds)).tolist()
-            if math.isnan(shares[0]):
+            most = float(row[best[0]])
+            odds = np.exp(row - (most if math.isfinite(most) else 0), dtype=np.float64)  # so that none overflows
+            total = float(np.add.reduce(odds))
+            if not math.isfinite(total):
                 raise BackendUnavailable(f"{self._runner.name} answered with NaN or infinity")
+            shares = (odds[best] / total).tolist()
             predictions.append(Prediction(tuple(map(self._guess, best.tolist(), shares))))
         return predictions
 
