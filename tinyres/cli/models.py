@@ -70,7 +70,7 @@ def predict(
     out: Console,
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[IMAGE]...", help="Files, folders, patterns in quotes, or - for a picture on stdin."),
+        typer.Argument(metavar="IMAGE", help="Files, folders, patterns in quotes, or - for a picture on stdin."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="A run, an artifact or a checkpoint.")] = None,
     top: Annotated[int, typer.Option(min=1, help="So many classes.")] = 5,
