@@ -149,7 +149,6 @@ async function watch() {
 }
 
 function answer(best, decoding, answering) {
-  at('error').hidden = true
   at('best').replaceChildren(...best.map((guess) => {
     const [row, label, bar] = ['li', 'b', 'i'].map((tag) => document.createElement(tag))
     label.textContent = guess.name // text, never HTML: names come out of the file
@@ -163,6 +162,7 @@ function answer(best, decoding, answering) {
 function clear() {
   at('best').replaceChildren()
   say('time', '')
+  say('error', '')
   at('error').hidden = true
 }
 
