@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DECODERS = 4
-"""Threads of a worker that read and decode; Pillow lets go of Python's lock meanwhile."""
+"""Threads of a worker that read and decode, at least; Pillow lets go of Python's lock meanwhile."""
 
 
 class Worker:
@@ -44,7 +44,7 @@ class Worker:
         require_same(model, sha256)
         self.source, self.output, self.batch = source, output, batch
         self.classify = Classifier(model, backend=backend, threads=threads, top=1, batch=batch)
-        self.decoders = ThreadPoolExecutor(DECODERS)
+        self.decoders = ThreadPoolExecutor(max(DECODERS, threads))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Answer one part, whatever became of earlier tries: its file is replaced as a whole."""
