@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-quick test-install test-triton embed-test check clean
+.PHONY: demo test test-quick test-install test-triton embed-test fuzz check clean
 .DEFAULT_GOAL := demo
 
 # uv where it is present (faster), else venv + pip. Both compile bytecode, so that the first command starts fast.
@@ -39,6 +39,9 @@ test-triton: $(READY)
 # What it needs of npm, PyPI and Debian is installed under build/embed, once; what cannot be had is named as skipped.
 embed-test: $(READY)
 	@$(BIN)/python -m pytest tests/embed
+
+fuzz: $(READY)
+	@$(BIN)/python tests/fuzz.py --cases 400
 
 # mypy cannot follow the folder mapping of the editable install, so it sees the tree as it installs, through links.
 check: $(READY)

@@ -112,7 +112,7 @@ class _References:
         path = self._cache / f"{hashlib.sha256(parts.encode()).hexdigest()[:32]}.npy"
         try:
             kept: NDArray[np.floating] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError):  # absent, or damaged: computed anew
+        except Exception:  # noqa: BLE001 - absent, or damaged, of which NumPy raises much: computed anew
             kept = np.empty(0)
         if kept.shape == shape and np.isfinite(kept).all():
             return kept

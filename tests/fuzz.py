@@ -230,15 +230,9 @@ def try_case(reader: Reader, number: int, seed: int, scratch: Path) -> tuple[str
             reader.read(home)
         return "read", ""
     except TinyresError as exc:
-        said = str(exc)
-        return (
-            ("finding", "an error of no words or of several lines")
-            if not said or "\n" in said
-            else (
-                type(exc).__name__,
-                "",
-            )
-        )
+        if not str(exc) or "\n" in str(exc):
+            return "finding", f"{type(exc).__name__} of no words or several lines: {str(exc)[:200]!r}"
+        return type(exc).__name__, ""
     except Hang:
         return "finding", f"more than {SLOWEST_S} s"
     except Exception as exc:  # noqa: BLE001 - that is what is looked for
@@ -275,21 +269,20 @@ def fuzz(kit: Path, *, cases: int, seed: int = 0, only: str | None = None, first
     while waiting:
         numbers = [str(number) for number in (start, first, cases, seed)]
         words = [sys.executable, __file__, "child", str(kit), json.dumps(waiting), *numbers]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert process.stdout is not None
         case: list[object] | None = None
-        for line in process.stdout:
-            found = json.loads(line)
-            if len(found) == 2:
-                case = found
-                continue
-            assert case is not None
-            outcomes[str(case[0])][found[0]] += 1
-            slowest = max(slowest, found[2])
-            if found[0] == "finding":
-                findings.append({"reader": case[0], "case": case[1], "what": found[1]})
-            case = None
-        process.wait()
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                found = json.loads(line)
+                if len(found) == 2:
+                    case = found
+                    continue
+                assert case is not None
+                outcomes[str(case[0])][found[0]] += 1
+                slowest = max(slowest, found[2])
+                if found[0] == "finding":
+                    findings.append({"reader": case[0], "case": case[1], "what": found[1]})
+                case = None
         if case is None:
             if process.returncode:
                 raise SystemExit(f"the fuzzing process ended with {process.returncode} between cases")

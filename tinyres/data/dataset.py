@@ -83,17 +83,19 @@ def open_dataset(
 def read_cache(folder: Path, *, name: str) -> Dataset:
     """Map the arrays of a finished cache. Errors: DataError if they do not fit its manifest."""
     manifest = records.load(Manifest, folder / "manifest.json", error=DataError)
+    mend = f"remove {folder} and run again"
     splits = {}
     for split in ("train", "val"):
         try:
             images = np.load(folder / f"{split}.images.npy", mmap_mode="r", allow_pickle=False)
             labels = np.load(folder / f"{split}.labels.npy", allow_pickle=False)
-        except (OSError, ValueError) as exc:
-            raise DataError(f"the cache {folder} is damaged: {exc}", hint=f"remove {folder} and run again") from exc
-        count = manifest.counts[split]
-        size = manifest.image_size
-        if images.shape != (count, size, size, 3) or labels.shape != (count,):
-            raise DataError(f"the cache {folder} does not fit its manifest", hint=f"remove {folder} and run again")
+        # The header of a damaged array is taken for Python and for lengths: it raises whatever its bytes come to.
+        except Exception as exc:
+            raise DataError(f"the cache {folder} is damaged: {exc}", hint=mend) from exc
+        count, size = manifest.counts.get(split), manifest.image_size
+        fits = images.shape == (count, size, size, 3) and images.dtype == np.uint8 and labels.shape == (count,)
+        if not fits or labels.dtype != np.int64 or not ((labels >= 0) & (labels < len(manifest.class_ids))).all():
+            raise DataError(f"the cache {folder} does not fit its manifest", hint=mend)
         splits[split] = Split(images=images, labels=labels)
     return Dataset(name=name, manifest=manifest, train=splits["train"], val=splits["val"])
 

@@ -65,7 +65,7 @@ def open_backend(path: Path, *, threads: int | None) -> OpenVino:
     try:
         # Bytes, not the path: an artifact is one file, and external data must not be looked for beside it.
         model = core.read_model(content, b"")
-    except RuntimeError as exc:
+    except (RuntimeError, UnicodeDecodeError) as exc:  # its words about a damaged file may hold the file's bytes
         raise ArtifactError(f"{path} is not an ONNX model that OpenVINO loads: {_first_line(exc)}") from exc
     wanted = HINTS.get(metadata.precision, openvino.Type.f32)
     config = {hint.inference_precision: wanted, hint.performance_mode: hint.PerformanceMode.LATENCY}
