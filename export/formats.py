@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from tinyres.errors import UsageError
+from tinyres.errors import TinyresError, UsageError
 from tinyres.export.options import Int8Options
+from tinyres.files import sha256_of
 from tinyres.judge import data_at_hand
 from tinyres.runtime.metadata import stored_precision
 
@@ -130,12 +131,16 @@ def export_model(model: Model, request: Request, *, progress: Progress) -> Expor
             f"{artifact.name} is an {'engine' if artifact.suffix == '.engine' else 'ONNX file'} already",
             hint=f"tinyres verify {artifact} proves it again; --format trt and triton go on from an ONNX file",
         )
+    onnx = (request.folder or model.exports) / request.file_name
+    if request.example is not None and (kept := _proven_already(model, onnx, request)) is not None:
+        progress.log(f"from {onnx}, proven ({kept.certificate.grade})")
+        return replace(kept, example=_example(kept, request.example))
     from tinyres.export.options import DEFAULT_BATCHES
     from tinyres.export.pipeline import export_onnx
 
     exported = export_onnx(
         model.path,
-        (request.folder or model.exports) / request.file_name,
+        onnx,
         precision=request.made_in,
         int8=request.calibration,
         dataset=_dataset(model, request, progress),
@@ -144,11 +149,27 @@ def export_model(model: Model, request: Request, *, progress: Progress) -> Expor
         cache_dir=request.cache_dir,
         progress=progress,
     )
-    if request.example is None:
-        return exported
+    return exported if request.example is None else replace(exported, example=_example(exported, request.example))
+
+
+def _proven_already(model: Model, target: Path, request: Request) -> Exported | None:
+    """The file that an example is asked of, if it is there already and nothing else is asked: no PyTorch then."""
+    from tinyres.export.artifact import Exported
+    from tinyres.export.certificate import read_certificate
+
+    if (request.batches, request.proof_images, request.data, request.int8) != (None, None, None, None):
+        return None
+    try:
+        certificate = read_certificate(target)
+        return Exported(target, certificate) if certificate.checkpoint_sha256 == sha256_of(model.path) else None
+    except (TinyresError, OSError):
+        return None
+
+
+def _example(exported: Exported, example: Example) -> Path:
     from tinyres.export.example import write_example
 
-    return replace(exported, example=write_example(exported.path, request.example))
+    return write_example(exported.path, example)
 
 
 def _export_engine(model: Model, artifact: Path | None, request: Request, progress: Progress) -> Exported:

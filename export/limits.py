@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,11 +27,20 @@ class Limits:
     """To eight bits, which is an error by design: some classes change, and a value at the edge of a step falls to
     either side of it from one machine to the next."""
 
+    def on_drawn(self) -> Limits:
+        """For pictures that are drawn, since no data was at hand.
+
+        A network is less sure of them, so that more classes change by rounding alone.
+        """
+        return replace(self, agreement=round(1 - DRAWN * (1 - self.agreement), 6))
+
     def largest_error(self, floor: float) -> float:
         """The largest error against float64, as a share of the signal, where float32 itself differs by `floor`."""
         return max(self.numeric_floors * floor, self.numeric_share)
 
 
+DRAWN = 4
+"""So many times as many classes may change: docs/decisions/0014-limits-of-half-precision.md."""
 FP32 = Limits(numeric_floors=20, agreement=1.0, accuracy_drop=0.0, images=128)
 # Three times the worst correct conversion of the trained nano, and below what the next coarser precision differs by:
 # results/limits/nano.json, docs/decisions/0014-limits-of-half-precision.md.

@@ -102,6 +102,8 @@ def export_onnx(
     limits = LIMITS[precision]
     if precision == "int8" and int8.most_drop is not None:
         limits = replace(limits, accuracy_drop=int8.most_drop)
+    if dataset is None:
+        limits = limits.on_drawn()
     pictures = _pictures(checkpoint, dataset, int8) if precision == "int8" else None
     count = limits.images if proof_images is None else proof_images
     if count < 2:

@@ -106,7 +106,7 @@ MISTAKES = [
         2,
         "hint: for example --set blocks=3,4,6,3",
     ),
-    (["predict", "empty", "--model", "RUN"], 2, "cannot read empty: Is a directory"),
+    (["predict", "empty", "--model", "RUN"], 2, "there is no picture in empty"),
     (["info", "text.jpg"], 2, "info does not describe .jpg files"),
     (["train", "--resume", "tinny"], 2, "there is no run 'tinny'"),
     (["import", "foreign.pth"], 2, "foreign.pth is not a state dict that loads safely"),

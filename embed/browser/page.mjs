@@ -20,7 +20,7 @@ async function start() {
   const file = asked.get('model') ?? 'model.onnx'
   const bytes = await download(file, 'the model')
   const { precision } = readMetadata(bytes)
-  const golden = await (await found(`${file}.golden.json`)).json()
+  const golden = await (await found(`${file}.golden.json`, 'tinyres export writes it beside the model')).json()
   const reasons = []
   for (const backend of await backends(precision)) {
     try {
@@ -110,7 +110,9 @@ async function classify(blob) {
     const best = await model.classify(pixels)
     if (mine === turn) answer(best, decoded - began, performance.now() - decoded)
   } catch (error) {
-    if (mine === turn) fail(error)
+    if (mine !== turn) return
+    show('hint')
+    fail(error)
   }
 }
 
@@ -183,9 +185,9 @@ function say(id, text) {
 const name = (backend) => ({ wasm: 'WASM', webgpu: 'WebGPU' })[backend] ?? backend
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`
 
-async function found(url) {
+async function found(url, mend = 'tinyres export MODEL --example browser makes a folder with all that is needed') {
   const response = await fetch(url)
-  if (!response.ok) throw new Error(`${url} is not there (${response.status})`)
+  if (!response.ok) throw new Error(`${url} is not there (${response.status}): ${mend}`)
   return response
 }
 
@@ -229,6 +231,7 @@ await start().then(
   },
   (error) => {
     say('about', '')
+    at('drop').hidden = at('switch').hidden = true
     fail(error)
   },
 )

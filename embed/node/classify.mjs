@@ -21,7 +21,9 @@ async function main([path, ...pictures]) {
     throw new Usage(`${path}: ${error.message}`)
   })
   if (pictures[0] === '--verify') {
-    const golden = JSON.parse(await readFile(`${path}.golden.json`, 'utf8'))
+    const golden = JSON.parse(await readFile(`${path}.golden.json`, 'utf8').catch((error) => {
+      throw new Usage(`${error.message}; tinyres export writes it beside the model`)
+    }))
     const { pictures: count, difference, limit } = await model.verify(golden, (png) => decode(png, model.size))
     console.log(`proven: ${count} golden pictures, logits within ${difference.toExponential(1)} of ${limit.toExponential(1)}`)
     return

@@ -108,6 +108,7 @@ def classify_all(options: argparse.Namespace) -> int:
 def run_parts(parts: list[Part], source: Source, out: Output, options: argparse.Namespace) -> Ran:
     """Have the workers answer `parts`. What stops them is told, not raised: the parts that are done count."""
     start_ray(options)
+    options.workers = min(options.workers, len(parts))
     ran, began, shown = Ran(), time.perf_counter(), 0.0
     try:
         for done, row in enumerate(answered(parts, source, out, options), 1):
@@ -156,8 +157,9 @@ def answered(parts: list[Part], source: Source, out: Output, options: argparse.N
 def start_ray(options: argparse.Namespace) -> None:
     """Join the cluster at --address or start one here, and settle the number of workers. Errors: UsageError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else a note on how actors restart, at each run
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # a part that is given up is told at this level
-    quiet = {"log_to_driver": False, "logging_level": "WARNING"}
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if options.address:
         try:
             ray.init(address=options.address, **quiet)

@@ -24,7 +24,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     tinyres = Path(sys.executable).with_name("tinyres")
     for precision in ("fp32", "fp16"):
-        words = ("export", "nano", "--quiet", "--proof-images", "24", "--precision", precision, "--out", folder)
+        words = ("export", "nano", "--quiet", "--precision", precision, "--out", folder)  # as the READMEs have it
         done(tinyres, *words, cwd=folder)
     return folder
 

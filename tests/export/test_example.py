@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import REPOSITORY
+from tiny import TrainedRun
 from typer.testing import CliRunner
 
 from tinyres.cli import app
@@ -61,7 +62,7 @@ def test_it_prints_what_predict_prints_and_proves_itself(
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == cli.invoke(app, ["predict", *map(str, pictures), "--model", str(exported.path)]).stdout
     ended = run(program, "--verify")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "proven\n", "")
 
 
 def test_its_proof_fails_on_other_answers(copied: Path) -> None:
@@ -164,6 +165,16 @@ def test_the_command_writes_one_for_a_file_that_is_there(copied: Path, cli: CliR
     assert ended.exit_code == 0, ended.stderr
     assert json.loads(ended.stdout)["example"] == str(program)
     assert run(program, "--verify").returncode == 0
+
+
+def test_a_file_that_is_proven_already_is_not_proven_again(
+    trained: TrainedRun, exported: Exported, cli: CliRunner
+) -> None:
+    before = exported.path.stat().st_mtime_ns
+    ended = cli.invoke(app, ["export", "tiny", "--runs", str(trained.runs), "--example", "python"])
+    assert ended.exit_code == 0, ended.stderr
+    assert "fp32.onnx, proven (full)" in ended.stderr
+    assert exported.path.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(

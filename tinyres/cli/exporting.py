@@ -147,7 +147,7 @@ def told(written: "Exported | Repository", chosen: "Model") -> tuple[object, str
         verdict = f"proven ({certificate.grade})"
         next_ = f"tinyres bench {chosen.name}" if chosen.run else f"tinyres verify {written.path}"
     if written.example is not None:
-        next_ = f"{written.example / 'README.md'}" if written.example.is_dir() else f"python {written.example} PICTURE"
+        next_ = f"see {written.example}/README.md" if written.example.is_dir() else f"python {written.example} PICTURE"
     calibration = f"\n  {'ranges':12} {certificate.calibration}" if certificate.calibration else ""
     text = f"{written.path}: {verdict}{calibration}\n{levels_text(certificate.levels)}\nnext: {next_}"
     record: dict[str, object] = {"artifact": str(written.path), "certificate": certificate}

@@ -91,7 +91,8 @@ def read_cache(folder: Path, *, name: str) -> Dataset:
             labels = np.load(folder / f"{split}.labels.npy", allow_pickle=False)
         # The header of a damaged array is taken for Python and for lengths: it raises whatever its bytes come to.
         except Exception as exc:
-            raise DataError(f"the cache {folder} is damaged: {exc}", hint=mend) from exc
+            reason = str(exc).partition("\n")[0] or type(exc).__name__
+            raise DataError(f"the cache {folder} is damaged: {reason}", hint=mend) from exc
         count, size = manifest.counts.get(split), manifest.image_size
         fits = images.shape == (count, size, size, 3) and images.dtype == np.uint8 and labels.shape == (count,)
         if not fits or labels.dtype != np.int64 or not ((labels >= 0) & (labels < len(manifest.class_ids))).all():
