@@ -105,4 +105,4 @@ try:
     side = int(about["inputs"][0]["shape"][1])
     sys.exit(verify(side) if asked.verify else classify(asked.pictures, side))
 except (OSError, InferenceServerException) as exc:
-    raise SystemExit(f"error: {url}: {exc}\nhint: sh serve.sh starts a server") from exc
+    raise SystemExit(f"error: {url}: {exc}; sh serve.sh starts a server") from exc
