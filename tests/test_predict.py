@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from tinyres import Classifier
 from tinyres.cli import app
 from tinyres.export.artifact import Exported
+from tinyres.predict import Asked, answers
 
 Predict = Callable[..., tuple[int, str, str]]
 
@@ -139,3 +140,17 @@ def test_names_need_be_neither_possible_nor_utf8(
     assert str(picture) in said
     assert log.count("error: cannot read") == 2
     assert "defect" not in log
+
+
+def test_a_folder_that_may_not_be_read_is_not_called_empty(
+    exported: Exported, picture_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with Classifier(exported.path) as classify:
+        (empty,) = answers(classify, Asked([picture_folder], 1))
+        monkeypatch.setattr(Path, "read_bytes", closed)
+        (shut,) = answers(classify, Asked([picture_folder], 1))
+    assert str(empty.error) == f"there is no picture in {picture_folder}"
+    assert str(shut.error) == f"cannot read {picture_folder}: Permission denied"

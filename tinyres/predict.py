@@ -73,7 +73,7 @@ def answers(classifier: Classifier, asked: Asked) -> Iterator[Answer]:
     picture = None
     for picture, answer in classifier.stream(asked.pictures):
         name = STDIN if isinstance(picture, bytes) else str(picture)
-        if isinstance(answer, ImageError) and not isinstance(picture, bytes) and os.path.isdir(picture):  # noqa: PTH112
+        if isinstance(answer, ImageError) and isinstance(answer.__cause__, IsADirectoryError):
             answer = ImageError(f"there is no picture in {name}")  # noqa: PLW2901 - else it would have been one of them
         yield Answer(name, error=answer) if isinstance(answer, ImageError) else Answer(name, answer.best)
     if picture is None:

@@ -5,7 +5,6 @@ They install packages from their registries, so they are no part of `make test`:
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,20 +35,8 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("int8 is calibrated on tiny-imagenet-200.zip, which is not beside the repository (shared/data)")
     folder = tmp_path_factory.mktemp("int8")
     tinyres = Path(sys.executable).with_name("tinyres")
-    words = (
-        "export",
-        "nano",
-        "--quiet",
-        "--proof-images",
-        "500",
-        "--calibration-images",
-        "64",
-        "--precision",
-        "int8",
-        "--out",
-        folder,
-    )
-    done(tinyres, *words, "--data", REAL_ZIP, cwd=folder)
+    words = ("export", "nano", "--quiet", "--precision", "int8", "--data", REAL_ZIP, "--out", folder)
+    done(tinyres, *words, "--proof-images", "500", "--calibration-images", "64", cwd=folder)
     return folder / "int8-cpu.onnx"
 
 
@@ -106,6 +93,3 @@ def foreign_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("foreign") / "foreign.onnx"
     onnx.save(model, path)
     return path
-
-
-os.environ.setdefault("OMP_NUM_THREADS", "2")

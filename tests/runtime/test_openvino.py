@@ -61,3 +61,15 @@ def test_a_file_that_is_none_is_an_artifact_error(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"junk")
     with pytest.raises(ArtifactError, match="is not an ONNX model"):
         open_runner(tmp_path / "a.onnx", backend="openvino")
+
+
+def test_the_librarys_words_about_a_damaged_file_need_not_be_utf8(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Core:
+        def read_model(self, *_: object) -> object:
+            return b"Check failed: \xff".decode()
+
+    monkeypatch.setattr(openvino_cpu.openvino, "Core", Core)
+    with pytest.raises(ArtifactError, match="is not an ONNX model that OpenVINO loads"):
+        open_runner(exported.path, backend="openvino")
