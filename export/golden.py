@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from tinyres.arrays import read_arrays
 from tinyres.data import shapes
 from tinyres.decode import pixels_from_bytes
 from tinyres.errors import ArtifactError, ProofError
 from tinyres.export.parity import Evidence, largest_difference
-from tinyres.files import write_bytes, write_text
+from tinyres.files import read_whole, write_bytes, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -167,29 +168,24 @@ def proven_json(artifact: Path, certificate: Certificate, spec: ModelSpec) -> st
 def read_golden(artifact: Path, spec: ModelSpec) -> GoldenVectors:
     """The golden vectors beside `artifact`. Errors: ArtifactError if they are absent, damaged or another model's."""
     path = golden_path(artifact)
+    if not path.is_file():
+        raise ArtifactError(f"{artifact.name} has no golden vectors", hint=f"expected {path}; export makes them")
+    content = read_whole(path, MAX_BYTES, error=ArtifactError)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ArtifactError(f"{path.name} is too large to be golden vectors")
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("png_bytes", "png_lengths", *_SHAPES)}
-    except ArtifactError:
-        raise
-    except FileNotFoundError as exc:
-        raise ArtifactError(
-            f"{artifact.name} has no golden vectors", hint=f"expected {path}; export makes them"
-        ) from exc
+        arrays = read_arrays(content, _KINDS)
     # A damaged npz raises BadZipFile, ValueError, KeyError, EOFError, zlib.error or OSError, by where it is damaged.
     except Exception as exc:
         raise ArtifactError(f"{path.name} is not a file of golden vectors: {exc}") from exc
+    if any(array.ndim == 0 for array in arrays.values()):
+        raise ArtifactError(f"{path.name} is not a file of golden vectors: it holds a number where rows belong")
     count = len(arrays["pixels"])
-    expected = {"pixels": (count, *spec.input_shape)} | dict.fromkeys(
-        ("exact", "checkpoint", "artifact"), (count, spec.classes)
-    )
-    ends = np.cumsum(arrays["png_lengths"])
-    fits = all(arrays[name].shape == shape and arrays[name].dtype == _SHAPES[name] for name, shape in expected.items())
-    if not fits or count == 0 or len(ends) != count or (arrays["png_lengths"] < 1).any():
+    logits, encoded = (count, spec.classes), (len(arrays["png_bytes"]),)
+    expected = {"pixels": (count, *spec.input_shape), "png_bytes": encoded, "png_lengths": (count,)}
+    expected |= dict.fromkeys(("exact", "checkpoint", "artifact"), logits)
+    if not count or any(array.shape != expected[name] or array.dtype != _KINDS[name] for name, array in arrays.items()):
         raise ArtifactError(f"{path.name} does not fit the model of {artifact.name}")
-    if ends[-1] != len(arrays["png_bytes"]):
+    ends = np.cumsum(arrays["png_lengths"])
+    if (arrays["png_lengths"] < 1).any() or ends[-1] != len(arrays["png_bytes"]):
         raise ArtifactError(f"{path.name} does not fit the model of {artifact.name}")
     content = arrays["png_bytes"].tobytes()
     pngs = tuple(content[end - length : end] for end, length in zip(ends, arrays["png_lengths"], strict=True))
@@ -201,7 +197,9 @@ def read_golden(artifact: Path, spec: ModelSpec) -> GoldenVectors:
     )
 
 
-_SHAPES = {
+_KINDS = {
+    "png_bytes": np.dtype(np.uint8),
+    "png_lengths": np.dtype(np.int64),
     "pixels": np.dtype(np.uint8),
     "exact": np.dtype(np.float64),
     "checkpoint": np.dtype(np.float32),

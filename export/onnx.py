@@ -14,17 +14,11 @@ from tinyres import records
 from tinyres.errors import ArtifactError, ProofError
 from tinyres.export.graph import FORMATS, Floats, Input, build_graph
 from tinyres.export.quantize import quantized_layers
+from tinyres.runtime.contained import OPERATIONS, QUANTIZATION
 from tinyres.runtime.metadata import KEY, SCHEMA, ArtifactMetadata, Stored, Target, read_metadata
 
 if TYPE_CHECKING:
     from tinyres.checkpoint import Checkpoint
-
-OPERATIONS = frozenset(
-    {"Add", "Cast", "Conv", "Div", "Flatten", "Gemm", "GlobalAveragePool", "Relu", "Softmax", "Sub", "Transpose"}
-)
-"""All that a graph of ours may hold: no Dropout, no BatchNormalization, no arithmetic on shapes."""
-QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear", "LeakyRelu"})
-"""And int8 beside them."""
 
 
 def onnx_from_checkpoint(checkpoint: Checkpoint, *, input_kind: Input = "image", precision: Floats = "fp32") -> bytes:

@@ -83,7 +83,7 @@ def export_triton(artifact: Path, folder: Path, *, progress: Progress) -> Reposi
         )
     if passport is not None and passport.library != "tensorrt":
         raise UsageError(f"Triton loads engines of tensorrt, not of {passport.library}", hint="name the ONNX file")
-    name = re.sub(r"[^\w.-]|^\.+", "-", certificate.run)
+    name = re.sub(r"[^\w.-]|^\.+", "-", certificate.run) or "model"
     target = folder / "models" / name
     if target.exists() and not (target / "certificate.json").is_file():
         raise UsageError(f"there is a model {target} that tinyres did not write", hint="--out names another folder")
@@ -167,7 +167,8 @@ def config_text(name: str, spec: ModelSpec, certificate: Certificate, throughput
 }}"""
         for size in dict.fromkeys((1, *preferred))
     )
-    return f"""# {certificate.artifact} of run {certificate.run}, proven ({certificate.grade}): certificate.json.{built}
+    run = " ".join(certificate.run.split())  # a line break would end the comment
+    return f"""# {certificate.artifact} of run {run}, proven ({certificate.grade}): certificate.json.{built}
 name: {json.dumps(name)}
 backend: "{"tensorrt" if passport else "onnxruntime"}"
 default_model_filename: "{"model.plan" if passport else "model.onnx"}"

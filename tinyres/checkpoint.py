@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tinyres import records
 from tinyres.errors import CheckpointError, StorageError, missing_extra
-from tinyres.files import atomic_path
+from tinyres.files import atomic_path, read_whole
 from tinyres.header import KEY, CheckpointHeader, Origin, read_header
 from tinyres.model import ResNet
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tinyres.spec import ModelSpec
+
+
+MAX_BYTES = 8 * 2**30
+"""A longer file is refused: weights, optimizer and averages of a ResNet-34 take 0.3 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,12 @@ class Checkpoint:
 
     def model(self) -> ResNet:
         """A model with these weights, in evaluation mode. Errors: CheckpointError if they do not fit the spec."""
+        # On the meta device first, which takes no memory: a header may claim any number of weights.
+        with torch.device("meta"):
+            claimed = sum(tensor.numel() for tensor in ResNet(self.spec).state_dict().values())
+        held = sum(tensor.numel() for tensor in self.tensors.values())
+        if claimed > held:
+            raise CheckpointError(f"the weights do not fit their own spec: it has {claimed:,} numbers, they {held:,}")
         model = ResNet(self.spec)
         try:
             model.load_state_dict(dict(self.tensors), strict=True)
@@ -77,7 +87,7 @@ def load_state(path: Path) -> dict[str, Any]:
     text, tensors, _ = _read(path)
     try:
         tree = _with_tensors(json.loads(text), tensors)
-    except (ValueError, KeyError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise CheckpointError(f"{path} is not a training state") from exc
     if not isinstance(tree, dict):
         raise CheckpointError(f"{path} is not a training state")
@@ -109,12 +119,12 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor], str]:
         raise missing_extra("reading a checkpoint", "safetensors", "train") from exc
 
     hint = "for the seed's .pth use `tinyres import FILE.pth`"
+    if not path.exists():
+        raise CheckpointError(f"there is no file {path}")
+    content = read_whole(path, MAX_BYTES, error=CheckpointError)
     try:
-        content = path.read_bytes()
         tensors = load(content)
-    except FileNotFoundError as exc:
-        raise CheckpointError(f"there is no file {path}") from exc
-    except (SafetensorError, OSError, ValueError, KeyError) as exc:
+    except (SafetensorError, ValueError, KeyError) as exc:
         raise CheckpointError(f"{path} is not a checkpoint: {exc}", hint=hint) from exc
     found = read_header(io.BytesIO(content))
     if found is None:

@@ -5,9 +5,11 @@ It decides nothing: it draws what it is given, and turns errors into one line, a
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from contextlib import contextmanager, suppress
+from json import dumps
 from typing import TYPE_CHECKING, TextIO
 
 from tinyres import records
@@ -65,9 +67,10 @@ class Console:
 
     def warn(self, text: str) -> None:
         """A line that --quiet does not silence."""
-        self._write(f"warning: {text}", shown=self._warns)
+        self._write(f"warning: {_one_line(text)}", shown=self._warns)
 
     def _write(self, text: str, *, shown: bool) -> None:
+        text = harmless(text)
         for log in self._logs:
             with suppress(OSError):  # a full disk is told of where it costs more than a line of the log
                 log.write(text + "\n")
@@ -80,10 +83,14 @@ class Console:
         else:
             print(text, file=sys.stderr, flush=True)
 
+    def _write_json(self, kind: str, message: str, hint: str | None, exit_code: int) -> None:
+        told = {"error": kind, "message": message, "hint": hint, "exit_code": exit_code}
+        print(dumps(told), file=sys.stderr, flush=True)  # in ASCII: stderr may take nothing else
+
     @contextmanager
     def copied_to(self, path: Path) -> Iterator[None]:
         """Write every line to the file `path` too."""
-        file = path.open("a", encoding="utf-8")  # closed below: on a full disk that fails too
+        file = path.open("a", encoding="utf-8", newline="\n")  # closed below: on a full disk that fails too
         self._logs.append(file)
         try:
             yield
@@ -110,19 +117,40 @@ class Console:
                     self._bar = None
 
     def fail(self, error: TinyresError) -> int:
-        """Show an error and its hint; return the exit code."""
-        self._write(f"error: {error}", shown=True)
+        """Show an error and its hint, with --json as one line of JSON; return the exit code."""
+        if self.json:
+            self._write_json(type(error).__name__, str(error), error.hint, error.exit_code)
+            return error.exit_code
+        self._write(f"error: {_one_line(str(error))}", shown=True)
         if error.hint:
-            self._write(f"hint: {error.hint}", shown=True)
+            self._write(f"hint: {_one_line(error.hint)}", shown=True)
         return error.exit_code
 
     def interrupted(self) -> int:
         """Say that the user stopped it; return the exit code."""
+        if self.json:
+            self._write_json("Interrupted", "interrupted", None, EXIT_INTERRUPTED)
+            return EXIT_INTERRUPTED
         self._write("interrupted", shown=True)
         return EXIT_INTERRUPTED
 
 
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that move the cursor, recolour, retitle or reorder what a terminal shows; all but tab and line feed."""
+
+
+def harmless(text: str) -> str:
+    """`text` with what a terminal would act on spelled out: names and metadata may be a stranger's. JSON stays JSON."""
+    return _ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _one_line(text: str) -> str:
+    """Whatever a file is called, it adds no line that could be taken for one of ours."""
+    return text.replace("\n", "\\n")
+
+
 def _answer(text: str) -> None:
+    text = harmless(text)
     encoding = sys.stdout.encoding or "utf-8"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)  # file names need not be UTF-8
@@ -137,11 +165,11 @@ def _live_bar() -> RichProgress:
     from rich.console import Console as RichConsole
 
     return rich_progress.Progress(
-        rich_progress.TextColumn("{task.description}"),
+        rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(bar_width=20),
         rich_progress.TaskProgressColumn(),
         rich_progress.TextColumn("{task.fields[left]}"),
-        rich_progress.TextColumn("{task.fields[note]}"),
+        rich_progress.TextColumn("{task.fields[note]}", markup=False),
         console=RichConsole(stderr=True),
         transient=True,
     )

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tinyres.errors import ImageError
+from tinyres.files import read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 """A picture that claims more is refused before its pixels are decoded (a decompression bomb, or a mistake)."""
+MAX_BYTES = 256 * 2**20
+"""A longer file is refused unread."""
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded, by content and whatever the name. Pillow knows more, and hands some (EPS) to other programs."""
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
@@ -31,19 +36,17 @@ _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 def pixels_from_file(path: str | Path, preprocess: Preprocess) -> NDArray[np.uint8]:
     """Decode a picture file to (S, S, 3) uint8 RGB. Errors: ImageError that names the file."""
     try:
-        content = Path(path).read_bytes()
-    except (OSError, ValueError) as exc:  # a name with a NUL is a ValueError
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
-        hint = "Classifier.folder and predict take a folder for the pictures in it; this one may hold none"
-        raise ImageError(
-            f"cannot read {path}: {reason}", hint=hint if isinstance(exc, IsADirectoryError) else None
-        ) from exc
+        content = read_whole(Path(path), MAX_BYTES, error=ImageError)
+    except ImageError as exc:
+        if isinstance(exc.__cause__, IsADirectoryError):
+            exc.hint = "Classifier.folder and predict take a folder for the pictures in it; this one may hold none"
+        raise
     return pixels_from_bytes(content, preprocess, name=str(path))
 
 
 def pixels_from_bytes(content: bytes, preprocess: Preprocess, *, name: str = "the picture") -> NDArray[np.uint8]:
     """Decode an encoded picture (JPEG, PNG, ...) to (S, S, 3) uint8 RGB. Errors: ImageError that says `name`."""
-    with _reading(name), Image.open(io.BytesIO(content)) as image:
+    with _reading(name), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(f"{name} has {image.width}x{image.height} pixels; valid: up to {MAX_PIXELS:,}")
         return pixels_from_image(image, preprocess, name=name)
@@ -66,7 +69,8 @@ def _reading(name: str) -> Iterator[None]:
     except ImageError:
         raise
     except Exception as exc:
-        reason = "no picture format that Pillow knows" if "cannot identify" in str(exc) else str(exc)
+        unknown = f"no picture format that is read here ({', '.join(FORMATS)})"
+        reason = unknown if "cannot identify" in str(exc) else str(exc)
         raise ImageError(f"{name} is not a readable picture: {reason}") from exc
 
 

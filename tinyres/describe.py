@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import textwrap
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tinyres import records
 from tinyres.data.cache import Manifest
 from tinyres.errors import ArtifactError, CheckpointError, InputError
-from tinyres.files import sha256_of
+from tinyres.files import read_whole, sha256_of
 from tinyres.header import CheckpointHeader, read_header
 from tinyres.runs import Run, merit
 from tinyres.runtime.metadata import read_artifact
@@ -209,11 +208,11 @@ def _history(accuracies: list[Any]) -> Description:
 
 
 def _golden(path: Path) -> Description:
-    import numpy as np
+    from tinyres.arrays import read_arrays
 
+    content = read_whole(path, records.MAX_RECORD_BYTES, error=ArtifactError)
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            pixels, exact = file["pixels"].shape, file["exact"].shape
+        pixels, exact = (array.shape for array in read_arrays(content, ("pixels", "exact")).values())
     except Exception as exc:
         raise ArtifactError(f"{path.name} is not a file of golden vectors: {exc}") from exc
     facts = {"pictures": str(pixels[0]), "pixels": "x".join(map(str, pixels[1:])), "classes": str(exact[1])}

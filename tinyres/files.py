@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyres.errors import StorageError
+from tinyres.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +83,27 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write UTF-8 `content` to `path`, atomically. Errors: StorageError."""
     write_bytes(path, content.encode())
+
+
+def read_whole(path: Path, most: int, *, error: type[InputError] = InputError) -> bytes:
+    """The content of a file of up to `most` bytes; of a larger one, or a device without end, no more is read.
+
+    Errors: `error` if it cannot be read or is larger.
+    """
+    try:
+        with path.open("rb") as file:
+            # By its size, since Python takes memory for all that is asked for; pipes and devices have none.
+            content = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)
+            rest = bytearray()
+            while len(content) + len(rest) <= most and (block := file.read(1 << 20)):
+                rest += block
+            content += rest
+    except (OSError, ValueError) as exc:  # a name with a NUL is a ValueError
+        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+        raise error(f"cannot read {path}: {reason}") from exc
+    if len(content) > most:
+        raise error(f"{path} is too large; valid: up to {most:,} bytes")
+    return content
 
 
 def remove(path: Path) -> None:

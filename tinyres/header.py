@@ -55,7 +55,7 @@ def read_header(file: BinaryIO) -> tuple[str, list[str]] | None:
         return None
     try:
         header: Any = json.loads(file.read(struct.unpack("<Q", start)[0]))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     metadata = header.pop("__metadata__", None) if isinstance(header, dict) else None
     text = metadata.get(KEY) if isinstance(metadata, dict) else None

@@ -7,6 +7,7 @@ and a biased skip conv becomes a conv and a batch norm that does nothing but add
 from __future__ import annotations
 
 import re
+import zipfile
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,9 +27,12 @@ _LAYERS = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2"}
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Load a `.pth` of tensors only; nothing in the file is executed. Errors: CheckpointError."""
     try:
+        _refuse_bomb(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as exc:
         raise CheckpointError(f"there is no file {path}") from exc
+    except CheckpointError:
+        raise
     # torch's own unpickler raises whatever foreign bytes lead it to: IndexError, RuntimeError, UnpicklingError, ...
     except Exception as exc:
         raise CheckpointError(f"{path} is not a state dict that loads safely: {str(exc).strip()[:120]!r}") from exc
@@ -37,8 +41,20 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} holds {type(state).__name__} of other things than tensors; valid: a bare state dict",
             hint="save model.state_dict() alone",
         )
+    claimed = sum(value.numel() * value.element_size() for value in state.values())
+    if claimed > path.stat().st_size:  # a view that repeats one number a million times, say
+        raise CheckpointError(f"{path} claims {claimed:,} bytes of weights, and is smaller")
     # torch.compile and DataParallel wrap the module and prefix its names.
     return {re.sub(r"^(_orig_mod\.|module\.)+", "", str(key)): value for key, value in state.items()}
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Torch inflates what a packed `.pth` claims to hold; its own are not packed. Errors: CheckpointError; OSError."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(member.file_size for member in archive.infolist())
+        if claimed > path.stat().st_size:
+            raise CheckpointError(f"{path} inflates to {claimed:,} bytes", hint="save it with torch.save")
 
 
 def convert(state: dict[str, Tensor], *, place: str = "the state dict") -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def markdown(results: Results) -> str:
     """All of it."""
-    lines = [f"# Bench of {results.run}", ""]
+    lines = [f"# Bench of {_safe(results.run)}", ""]
     if results.data_kind == "shapes":
         lines += [tables.TOY, ""]
     shown = [tables.latencies(results, batch, intervals=True) for batch in results.batches]
@@ -22,11 +22,16 @@ def markdown(results: Results) -> str:
     for table in shown:
         if table.rows:
             lines += [f"## {table.title[:1].upper()}{table.title[1:]}", "", *_table(table), ""]
-    lines += [f"- {note}" for note in (*tables.notes(results), *tables.method(results))]
+    lines += [f"- {_safe(note)}" for note in (*tables.notes(results), *tables.method(results))]
     return "\n".join([*lines, ""])
 
 
 def _table(table: Table) -> list[str]:
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in (table.head, *table.rows)]
+    rows = [[_safe(cell).replace("|", "\\|") for cell in row] for row in (table.head, *table.rows)]
     marks = " --- | " + " | ".join("---:" for _ in table.head[1:])
     return [f"| {' | '.join(rows[0])} |", f"|{marks} |", *(f"| {' | '.join(cells)} |" for cells in rows[1:])]
+
+
+def _safe(text: str) -> str:
+    """One line without tags: names are whatever their owner chose."""
+    return " ".join(text.split("\n")).replace("<", "\\<")

@@ -31,7 +31,7 @@ class Server(ThreadingHTTPServer):
     def archive(self, content: bytes = CONTENT) -> Archive:
         host, port = self.server_address[:2]
         return Archive(
-            f"http://{host!s}:{port}/set.zip", len(content), hashlib.md5(content, usedforsecurity=False).hexdigest()
+            f"http://{host!s}:{port}/set.zip", len(content), hashlib.sha256(content).hexdigest()
         )
 
 
@@ -91,7 +91,7 @@ def test_other_content_of_the_right_length_is_refused_and_not_kept(server: Serve
 
 def test_a_server_that_never_stops_is_cut_off(server: Server, tmp_path: Path) -> None:
     server.content = CONTENT * 3
-    with pytest.raises(DataError, match="md5"):
+    with pytest.raises(DataError, match="SHA-256"):
         fetch(server.archive(), tmp_path / "set.zip", Silent())
 
 
@@ -119,4 +119,4 @@ def test_an_archive_that_is_there_is_not_asked_for(server: Server, tmp_path: Pat
 
 def test_the_official_archive_is_the_published_one() -> None:
     assert download.TINY_IMAGENET.size_bytes == 248_100_043
-    assert download.TINY_IMAGENET.md5 == "90528d7ca1a48142e341f4ef8d21d0de"
+    assert download.TINY_IMAGENET.sha256 == "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821"

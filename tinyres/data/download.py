@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import urllib.error
 import urllib.request
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from tinyres.errors import DataError
-from tinyres.files import storage_errors
+from tinyres.files import sha256_of, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,14 +30,14 @@ class Archive:
 
     url: str
     size_bytes: int
-    md5: str
-    """As published; it guards against a broken transfer, not against an attacker."""
+    sha256: str
+    """The server is asked without encryption, so this is what keeps another file out."""
 
 
 TINY_IMAGENET = Archive(
     url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
     size_bytes=248_100_043,
-    md5="90528d7ca1a48142e341f4ef8d21d0de",
+    sha256="6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
 )
 
 
@@ -112,14 +111,11 @@ def _fetch_rest(archive: Archive, partial: Path, start: int, advance: Callable[[
 
 def _check(archive: Archive, partial: Path) -> None:
     size = partial.stat().st_size
-    digest = hashlib.md5(usedforsecurity=False)
-    with partial.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    if size != archive.size_bytes or digest.hexdigest() != archive.md5:
+    digest = sha256_of(partial)
+    if size != archive.size_bytes or digest != archive.sha256:
         partial.unlink()
         raise DataError(
-            f"{archive.url} sent {size:,} bytes with md5 {digest.hexdigest()};"
-            f" the official archive has {archive.size_bytes:,} bytes and md5 {archive.md5}",
+            f"{archive.url} sent {size:,} bytes with SHA-256 {digest};"
+            f" the official archive has {archive.size_bytes:,} bytes and SHA-256 {archive.sha256}",
             hint="nothing was kept; a proxy may have answered instead",
         )

@@ -11,17 +11,24 @@ from typing import TYPE_CHECKING, Literal
 
 from tinyres import records
 from tinyres.errors import ArtifactError
+from tinyres.files import read_whole
+from tinyres.runtime.contained import require_contained
+from tinyres.runtime.protobuf import fields
 from tinyres.spec import ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from tinyres.runtime.protobuf import Message
+
 Stored = Literal["fp32", "fp16", "bf16", "int8"]
 Target = Literal["cpu", "cuda", "tensorrt"]
 """What an int8 file is laid out for: backends differ in what they fuse."""
 KEY = "tinyres"
 SCHEMA = 1
+MAX_BYTES = 2**31 - 1
+"""No serialized protobuf message is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +54,9 @@ class ArtifactMetadata:
 
 def read_artifact(path: Path) -> tuple[bytes, ArtifactMetadata]:
     """The bytes of an ONNX artifact that takes pictures, and what it says of itself. Errors: ArtifactError."""
-    try:
-        content = path.read_bytes()
-    except OSError as exc:
-        raise ArtifactError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    content = read_whole(path, MAX_BYTES, error=ArtifactError)
     metadata = metadata_of(content, place=str(path))
+    require_contained(content, place=str(path))
     if metadata.input != "image":
         raise ArtifactError(f"{path} takes float tensors, not pictures", hint="export it with --input image")
     return content, metadata
@@ -77,48 +82,13 @@ def stored_precision(path: Path) -> Stored | None:
 
 METADATA_PROPS = 14
 """The field of ModelProto (onnx.proto) that holds pairs of key (1) and value (2)."""
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
-def _properties(content: bytes | mmap.mmap) -> Iterator[tuple[str, str]]:
+def _properties(content: Message) -> Iterator[tuple[str, str]]:
     """The metadata of a serialized ModelProto. Errors: ValueError or IndexError if it is none."""
-    for _, pair in _fields(content, {METADATA_PROPS}):
-        entry = dict(_fields(pair, {1, 2}))
-        yield entry.get(1, b"").decode(), entry.get(2, b"").decode()
-
-
-def _fields(message: bytes | mmap.mmap, wanted: set[int]) -> Iterator[tuple[int, bytes]]:
-    """The number and bytes of each wanted field of a protobuf message; the weights, say, are passed over uncopied."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        kind = key & 7
-        if kind == VARINT:
-            _, at = _varint(message, at)
-        elif kind == BYTES:
-            size, at = _varint(message, at)
-            if at + size > len(message):
-                raise ValueError("it is cut short")
-            if key >> 3 in wanted:
-                yield key >> 3, message[at : at + size]
-            at += size
-        elif kind in (FIXED64, FIXED32):
-            at += 8 if kind == FIXED64 else 4
-        else:
-            raise ValueError("it is no protobuf message")
-
-
-def _varint(message: bytes | mmap.mmap, at: int) -> tuple[int, int]:
-    """A number in 7-bit groups, and where it ends."""
-    value = shift = 0
-    while True:
-        value |= (message[at] & 127) << shift
-        at += 1
-        if message[at - 1] < 128:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("it is no protobuf message")
+    for _, pair in fields(content, {METADATA_PROPS}):
+        entry = {number: bytes(text).decode() for number, text in fields(pair, {1, 2})}
+        yield entry.get(1, ""), entry.get(2, "")
 
 
 def read_metadata(properties: Mapping[str, str], *, place: str) -> ArtifactMetadata:

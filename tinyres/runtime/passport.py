@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform as machine
+import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ class Passport:
     @property
     def rebuild(self) -> str:
         """The command that builds it again."""
-        words = ["tinyres export", self.metadata.run, "--format trt --runtime"]
+        words = ["tinyres export", shlex.quote(self.metadata.run), "--format trt --runtime"]
         words += ["trt"] if self.library == "tensorrt" else ["rtx"]
         words += [] if self.metadata.precision == "fp32" else ["--precision", self.metadata.precision]
         words += [] if self.gpu else ["--compute-capability", self.compute_capability]
@@ -160,7 +161,7 @@ def require_fit(passport: Passport, library: Library, device: Device | None) -> 
     if not fits:
         raise BackendUnavailable(
             f"the engine was built for {passport.built_for}; here is {library.name} {library.version} {on}",
-            hint=f"tinyres export {passport.metadata.run} --format trt builds one for this machine",
+            hint=f"tinyres export {shlex.quote(passport.metadata.run)} --format trt builds one for this machine",
         )
 
 
