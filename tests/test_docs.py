@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from tinyres import command
 from tinyres.cli import app
 
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
+PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
 PAGES += [*sorted((REPOSITORY / "docs").rglob("*.md")), *sorted((REPOSITORY / "embed").glob("**/README.md"))]
 
 

@@ -145,12 +145,12 @@ def test_names_need_be_neither_possible_nor_utf8(
 def test_a_folder_that_may_not_be_read_is_not_called_empty(
     exported: Exported, picture_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def closed(path: Path) -> bytes:
+    def closed(path: Path, *_: object) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
     with Classifier(exported.path) as classify:
         (empty,) = answers(classify, Asked([picture_folder], 1))
-        monkeypatch.setattr(Path, "read_bytes", closed)
+        monkeypatch.setattr(Path, "open", closed)
         (shut,) = answers(classify, Asked([picture_folder], 1))
     assert str(empty.error) == f"there is no picture in {picture_folder}"
     assert str(shut.error) == f"cannot read {picture_folder}: Permission denied"
