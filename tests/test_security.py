@@ -280,6 +280,23 @@ def a_training_graph(model: onnx.ModelProto) -> None:
     model.training_info.add().algorithm.CopyFrom(BODY)
 
 
+def a_circle(model: onnx.ModelProto) -> None:
+    model.graph.node[1].input.append(model.graph.node[1].output[0])
+
+
+def a_huge_weight(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].dims[:] = [10**6, 10**6]
+
+
+def a_negative_weight(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.dims[0], tensor.dims[1] = -tensor.dims[0], -tensor.dims[1]
+
+
+def two_outputs_of_a_name(model: onnx.ModelProto) -> None:
+    model.graph.node[1].output[0] = model.graph.node[0].output[0]
+
+
 def a_sparse_weight(model: onnx.ModelProto) -> None:
     model.graph.sparse_initializer.add().dims.append(10**12)
 
@@ -289,6 +306,10 @@ def a_sparse_weight(model: onnx.ModelProto) -> None:
     [
         (weights_outside, "a weight that lies outside the file"),
         (a_sparse_weight, "a sparse one"),
+        (a_circle, "not in the order of its inputs"),
+        (two_outputs_of_a_name, "not in the order of its inputs"),
+        (a_huge_weight, "whose shape is not that of its numbers"),
+        (a_negative_weight, "whose shape is not that of its numbers"),
         (operation("Loop", body=BODY), "the operation 'Loop'"),
         (operation("ConstantOfShape", value=TENSOR), "the operation 'ConstantOfShape'"),
         (operation("Relu", body=BODY), "a graph or a tensor within an operation"),
@@ -296,8 +317,8 @@ def a_sparse_weight(model: onnx.ModelProto) -> None:
         (operation("EPContext", "com.microsoft"), "the operation 'EPContext'"),
         (operation("Relu", "com.microsoft"), "the domain 'com.microsoft'"),
         (a_huge_padding, "an operation's setting of 100000"),
-        (a_function, "a function or a training graph"),
-        (a_training_graph, "a function or a training graph"),
+        (a_function, "functions, training, or not one graph"),
+        (a_training_graph, "functions, training, or not one graph"),
     ],
 )
 @pytest.mark.parametrize("backend", ["onnxruntime-cpu", "openvino"])
@@ -319,12 +340,12 @@ def test_it_is_refused_by_info_and_predict_as_well(
         assert cli.invoke(app, words).exit_code == 2
 
 
-def test_two_graphs_in_one_file_are_both_looked_at(exported: Exported, tmp_path: Path) -> None:
+def test_two_graphs_in_one_file_are_refused(exported: Exported, tmp_path: Path) -> None:
     model = onnx.ModelProto()
     operation("Loop", body=BODY)(model)
     path = tmp_path / "two.onnx"
     path.write_bytes(exported.path.read_bytes() + model.SerializeToString())  # protobuf joins them
-    with pytest.raises(ArtifactError, match="'Loop'"):
+    with pytest.raises(ArtifactError, match="not one graph"):
         read_artifact(path)
 
 
@@ -333,25 +354,32 @@ def test_the_numbers_of_fields_are_those_of_the_onnx_package() -> None:
         return int(message.DESCRIPTOR.fields_by_name[name].number)
 
     model, graph, node, attribute = onnx.ModelProto, onnx.GraphProto, onnx.NodeProto, onnx.AttributeProto
-    assert [number(model, name) for name in ("graph", "training_info", "functions")] == [
-        contained.MODEL_GRAPH,
-        contained.MODEL_TRAINING,
-        contained.MODEL_FUNCTIONS,
-    ]
-    assert [number(graph, name) for name in ("node", "initializer", "sparse_initializer")] == [
-        contained.GRAPH_NODE,
-        contained.GRAPH_INITIALIZER,
-        contained.GRAPH_SPARSE,
-    ]
-    assert [number(node, name) for name in ("op_type", "attribute", "domain")] == [
-        contained.NODE_OPERATION,
-        contained.NODE_ATTRIBUTE,
+    tensor, value = onnx.TensorProto, onnx.ValueInfoProto
+    for message, names in {
+        model: {"graph": contained.MODEL_GRAPH, "training_info": contained.MODEL_TRAINING},
+        graph: {"node": contained.GRAPH_NODE, "initializer": contained.GRAPH_INITIALIZER},
+        node: {"op_type": contained.NODE_OPERATION, "attribute": contained.NODE_ATTRIBUTE},
+        tensor: {"dims": contained.TENSOR_DIMS, "data_type": contained.TENSOR_TYPE, "name": contained.TENSOR_NAME},
+    }.items():
+        assert {name: number(message, name) for name in names} == names
+    assert number(model, "functions") == contained.MODEL_FUNCTIONS
+    assert number(graph, "input") == contained.GRAPH_INPUT
+    assert number(graph, "sparse_initializer") == contained.GRAPH_SPARSE
+    assert [number(node, name) for name in ("input", "output", "domain")] == [
+        contained.NODE_INPUT,
+        contained.NODE_OUTPUT,
         contained.NODE_DOMAIN,
     ]
+    assert [number(tensor, name) for name in ("raw_data", "external_data")] == [
+        contained.TENSOR_RAW,
+        contained.TENSOR_EXTERNAL,
+    ]
+    assert number(value, "name") == contained.VALUE_NAME
     assert {number(attribute, name) for name in ("i", "ints")} == contained.ATTRIBUTE_INTEGERS
     nested = ("t", "g", "tensors", "graphs", "sparse_tensor", "sparse_tensors")
     assert {number(attribute, name) for name in nested} == contained.ATTRIBUTE_TENSORS_AND_GRAPHS
-    assert number(onnx.TensorProto, "external_data") == contained.TENSOR_EXTERNAL
+    types = {"FLOAT": 4, "UINT8": 1, "INT8": 1, "INT32": 4, "INT64": 8, "FLOAT16": 2, "BFLOAT16": 2}
+    assert {tensor.DataType.Value(name): size for name, size in types.items()} == contained.BYTES_OF
     # Whatever else of a graph could hold nodes or weights: a new field of a newer onnx must be thought about.
     assert set(graph.DESCRIPTOR.fields_by_name) == {
         "node", "name", "initializer", "sparse_initializer", "doc_string", "input", "output", "value_info",
