@@ -11,6 +11,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,8 @@ def _processor_times() -> tuple[float | None, float | None]:
 
     Of the cores that this process may use: on a large host those of others are none of our business.
     """
+    if sys.platform in {"win32", "darwin"}:
+        return None, None
     try:
         lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -136,6 +139,8 @@ def _processor_times() -> tuple[float | None, float | None]:
 
 def _process_seconds(process: int) -> float:
     """Processor time of a process, all its threads."""
+    if sys.platform == "win32":
+        return 0.0
     try:
         # The name in brackets may hold spaces; utime and stime are the 12th and 13th field after it.
         fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -174,7 +179,7 @@ def read_gpu() -> GpuReading | None:
         return None
     asked = [program, f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader,nounits", "--id=0"]
     try:
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
+        answer = subprocess.run(asked, capture_output=True, encoding="utf-8", timeout=10, check=True).stdout
         clock, temperature, memory, reasons = (word.strip() for word in answer.splitlines()[0].split(","))
         slowed = bool(int(reasons, 16) & GPU_SLOWED)
         return GpuReading(float(clock), float(temperature), int(float(memory) * 2**20), slowed)

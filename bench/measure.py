@@ -70,7 +70,10 @@ def measure(model: Model, request: Request, *, command: str, progress: Progress)
     conditions = [gate.parse_condition(text) for text in request.fail_if]
     for condition in conditions:
         if condition.batch is not None and condition.batch not in request.batches:
-            raise UsageError(f"--fail-if {condition.text!r} is about a batch size that --batch does not name")
+            raise UsageError(
+                f"--fail-if {condition.text!r} is about a batch size that --batch does not name",
+                hint=f"--batch {','.join(map(str, sorted({*request.batches, condition.batch})))}",
+            )
     threads = request.threads or environment.usable_cores()
     earlier = results.load(request.earlier) if request.earlier is not None else None
     if earlier is not None:
@@ -82,7 +85,9 @@ def measure(model: Model, request: Request, *, command: str, progress: Progress)
     contenders = find_contenders(model, request.backends, all_ways=request.effort.all_ways)
     if all(contender.absent for contender in contenders):
         reasons = "; ".join(f"{contender.name}: {contender.absent}" for contender in contenders)
-        raise BackendUnavailable(f"nothing can be measured here: {reasons}")
+        raise BackendUnavailable(
+            f"nothing can be measured here: {reasons}", hint="tinyres doctor shows what is missing"
+        )
     folder = request.folder or model.home / "bench"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

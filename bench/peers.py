@@ -130,7 +130,7 @@ def _benchmark_app(path: Path, batch: int, threads: int) -> float:
     tool = Path(sys.executable).with_name("benchmark_app")
     command = [str(tool), "-m", str(path), "-d", "CPU", "-api", "sync", "-hint", "none", "-nstreams", "1"]
     command += ["-nthreads", str(threads), "-data_shape", shape, "-t", "1", "-infer_precision", "f32"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    said = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=120).stdout
     found = re.search(r"Median:\s+([\d.]+) (us|ms)", said)
     if found is None:
         raise BackendUnavailable(f"benchmark_app reported no median: {said[-300:]}")

@@ -47,10 +47,11 @@ class WorkerProcess:
             command or [sys.executable, "-m", "tinyres.bench.worker"],
             env={**os.environ, **(environment or {})},
             start_new_session=True,  # Ctrl-C is for the bench, which then keeps what was measured
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            text=True,
+            encoding="utf-8",
         )
         # A pipe has no timed read that works on every system; a thread hands the lines over.
         self._lines: queue.Queue[str] = queue.Queue()
@@ -111,7 +112,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the process and what it started, as compilers."""
-        if hasattr(os, "killpg"):
+        if sys.platform != "win32":
             with contextlib.suppress(OSError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
@@ -146,6 +147,7 @@ def _ending(code: int) -> str:
     """How a process came to its end, from its exit code."""
     if code >= 0:
         return f"ended with code {code}"
-    if code == -signal.SIGKILL:
+    name = signal.Signals(-code).name
+    if name == "SIGKILL":
         return "was killed, as the system does when memory runs out"
-    return f"ended with {signal.Signals(-code).name}"
+    return f"ended with {name}"

@@ -64,7 +64,7 @@ class Worker:
         self, *, path: str, backend: str, way: str | None, threads: int, cores: list[int], images: str
     ) -> dict[str, Any]:
         """Load the model and give its first answer; each step is timed. Errors: Absent."""
-        if cores:
+        if cores and sys.platform not in {"win32", "darwin"}:
             os.sched_setaffinity(0, cores)
         asked = time.perf_counter_ns()
         __import__(BACKENDS[backend].module)

@@ -12,6 +12,25 @@ def test_a_message_loses_the_folders_of_this_machine_and_nothing_else() -> None:
     assert environment.without_folders(said) == "cannot open x.so: no GLIBC in 'b.so' (see https://a.b/c/d, and/or 1/2)"
 
 
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        (r"cannot open C:\Users\My Name\x.dll: no such file", "cannot open x.dll: no such file"),
+        (r"cannot open 'C:\\Users\\me\\x.dll'", "cannot open 'x.dll'"),
+        (r"D:/models/a.onnx and \\server\share\b.onnx (see https://a.b/c)", "a.onnx and b.onnx (see https://a.b/c)"),
+        (r"the pattern \d+ or a\b is no folder", r"the pattern \d+ or a\b is no folder"),
+    ],
+)
+def test_a_message_loses_the_folders_of_windows_too(said: str, left: str) -> None:
+    assert environment.without_folders(said) == left
+
+
+def test_the_command_is_recorded_without_the_folders_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [r"C:\Users\My Name\runs\mine", r"--data=D:/pictures/my.zip", r"runs\a", "1,32"]
+    monkeypatch.setattr(sys, "argv", ["tinyres", "bench", *words])
+    assert environment.command_line() == r"tinyres bench mine --data=my.zip runs\a 1,32"
+
+
 def test_the_command_is_recorded_without_the_folders_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     words = [
         "tinyres",

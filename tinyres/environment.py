@@ -90,12 +90,17 @@ def versions() -> dict[str, str]:
 
 def command_line() -> str:
     """The command as typed, without the folders of this machine."""
-    return " ".join(["tinyres", *(re.sub(r"(^|=)[/~]\S*/", r"\1", word) for word in sys.argv[1:])])
+    return " ".join(["tinyres", *(re.sub(rf"(^|=)(?:[/~]|{_DRIVE}).*[/\\]", r"\1", word) for word in sys.argv[1:])])
 
 
 def without_folders(text: str) -> str:
     """A message without the folders of this machine: names of files alone."""
+    text = re.sub(rf"(?<!\w){_DRIVE}(?:[^\\/:*?\"'<>|\n]*[^\\/:*?\"'<>|\s][\\/]+)*", "", text)
     return re.sub(r"(?<![\w.:/])[/~](?:[^\s/:'\"]+/)+", "", text)
+
+
+_DRIVE = r"(?:[A-Za-z]:[\\/]+|\\\\+)"
+"""How a path begins on Windows, as it is or as Python shows it."""
 
 
 def usable_cores() -> int:
@@ -144,9 +149,11 @@ def _cpu() -> tuple[str, frozenset[str]]:
 
 
 def _memory_bytes() -> int | None:
+    if sys.platform == "win32":
+        return None
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
+    except (OSError, ValueError):
         return None
 
 
@@ -166,7 +173,7 @@ def _gpu_by_driver() -> str | None:
         return None
     asked = [program, "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader", "--id=0"]
     try:
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
+        answer = subprocess.run(asked, capture_output=True, encoding="utf-8", timeout=10, check=True).stdout
         name, capability, driver = (word.strip() for word in answer.splitlines()[0].split(","))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None

@@ -193,7 +193,7 @@ def verify(options: argparse.Namespace) -> int:
     """Prove the model on every machine of the cluster. Errors: ArtifactError, ProofError."""
     path = f"{options.model}.golden.json"
     try:
-        golden = json.loads(Path(path).read_text())
+        golden = json.loads(Path(path).read_text(encoding="utf-8"))
         usable = golden["schema"] == 2 and 0 < golden["limit"] < math.inf and len(golden["pictures"])
     except OSError as exc:
         raise ArtifactError(f"cannot read {path}: {exc.strerror or exc}", hint="tinyres export writes it") from exc
@@ -230,7 +230,7 @@ def last_line(error: BaseException) -> str:
 def about_cluster(options: argparse.Namespace) -> dict[str, Any]:
     """What an estimate for another machine or more images needs to know."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     chosen = {name: getattr(options, name) for name in ("workers", "cpus_per_worker", "gpus_per_worker", "batch")}
     cluster = {"machines": len(ray.nodes()), "cluster": ray.cluster_resources()} if ray.is_initialized() else {}
@@ -272,11 +272,11 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
         raise UsageError("--part-images, --batch, --cpus-per-worker and --workers must be at least 1")
     if options.gpus_per_worker and options.backend is None and options.model.endswith(".onnx"):
         options.backend = "onnxruntime-cuda"
-    options.model = str(Path(options.model).resolve())
+    options.model = Path(options.model).resolve().as_posix()
     for name in ("source", "out"):
         place = getattr(options, name)
         if place and "://" not in place:
-            setattr(options, name, str(Path(place).resolve()))
+            setattr(options, name, Path(place).resolve().as_posix())  # Arrow's paths, on every system
     return options
 
 

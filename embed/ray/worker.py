@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import platform
-import resource
 import sys
 import time
 from collections import deque
@@ -51,9 +50,7 @@ class Worker:
         start = time.perf_counter()
         part = Part(**json.loads(row["part"]))
         counts = self.output.write_part(part, self._answers(part))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS, in KiB elsewhere
-        peak_mib = round(peak / (2**20 if sys.platform == "darwin" else 2**10))
-        return counts | {"seconds": time.perf_counter() - start, "peak_mib": peak_mib}
+        return counts | {"seconds": time.perf_counter() - start, "peak_mib": peak_mib()}
 
     def _answers(self, part: Part) -> Iterator[tuple[int, dict[str, Any]]]:
         """Bytes and row of each picture. While one batch is answered the next is decoded; there are never three."""
@@ -90,6 +87,16 @@ class Worker:
             else:
                 answer["error"] = "the model's answer is not a number"
             yield size, answer
+
+
+def peak_mib() -> int:
+    """The most memory that this process had; 0 where the system does not tell."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS, in KiB elsewhere
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 class Prover:

@@ -61,7 +61,7 @@ def classify(paths: list[str], size: int) -> int:
 def verify(size: int) -> int:
     """Hold decoding and the server's answers against the golden vectors of the proof; 3 if they differ."""
     try:
-        known = json.loads(GOLDEN.read_text())
+        known = json.loads(GOLDEN.read_text(encoding="utf-8"))
     except OSError as exc:
         print(f"error: {GOLDEN} lies beside this program in the repository: {exc.strerror}", file=sys.stderr)
         return 2
