@@ -158,7 +158,7 @@ def _judged(condition: Condition, results: Results, row: Row, changes: Sequence[
         return _slower_than_baseline(results, row)
     if condition.metric == "drop" and _is_uncompared(results, row):
         return UNCOMPARED
-    batch = condition.batch if condition.batch is not None else results.batches[0]
+    batch = condition.batch if condition.batch is not None else next(iter(results.batches), 1)
     value = METRICS[condition.metric].of(row, batch)
     if value is None:
         return f"{condition.metric} was not measured, or on too few runs"

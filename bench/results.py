@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tinyres import records
 from tinyres.environment import Environment
-from tinyres.errors import InputError
+from tinyres.errors import InputError, UsageError
+from tinyres.export.options import MAX_BATCH
 from tinyres.metrics import Accuracy, paired_interval
 from tinyres.runtime.runner import Precision
 
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 SCHEMA = 2
 
 Status = Literal["ok", "skipped", "failed"]
+MOST_CLIENTS = 4096
+LONGEST_S = 1e9
+"""A generation; a time beyond is none that was measured."""
+
+
+def _require(fits: bool, what: str) -> None:
+    """Errors: UsageError, which a reader of files turns into its own, unless a figure can have been measured."""
+    if not fits:
+        raise UsageError(f"{what} can be no measurement")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,10 @@ class ColdStart:
     """From the file to a runner, with what is compiled or built on the way."""
     first_s: float
     """The first answer, one picture."""
+
+    def __post_init__(self) -> None:
+        parts = (self.import_s, self.load_s, self.first_s)
+        _require(all(0 <= part < LONGEST_S for part in parts), f"a cold start of {parts} s")
 
     @property
     def total_s(self) -> float:
@@ -53,6 +66,14 @@ class Block:
     disturbed: str = ""
     """What is known to have disturbed it; empty for nothing. Then another block of the same round follows, if there was
     time for one, and only the last of a round counts."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.seconds < LONGEST_S, f"a block of {self.seconds} s")
+        _require(_are_times(self.samples_ns), f"a block of {len(self.samples_ns)} runs, of no time or of ages,")
+
+
+def _are_times(samples_ns: list[int]) -> bool:
+    return bool(samples_ns) and min(samples_ns) > 0 and max(samples_ns) < LONGEST_S * 1e9
 
 
 class Blocks:
@@ -94,6 +115,11 @@ class Measurement(Blocks):
     device_ns: dict[str, list[int]] = field(default_factory=dict)
     """Of a GPU alone, by part: copies, the network enqueued and as a CUDA graph."""
 
+    def __post_init__(self) -> None:
+        _require(1 <= self.batch <= MAX_BATCH, f"a batch of {self.batch}")
+        for part, samples in self.device_ns.items():
+            _require(_are_times(samples), f"{part!r} on the device, of no time or of ages,")
+
 
 @dataclass(frozen=True)
 class Load(Blocks):
@@ -101,6 +127,9 @@ class Load(Blocks):
 
     clients: int
     blocks: list[Block]
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.clients <= MOST_CLIENTS, f"a load of {self.clients} clients")
 
     @property
     def per_second(self) -> float:
@@ -175,6 +204,15 @@ class Row:
     warning: str = ""
     """What to know of its figures."""
 
+    def __post_init__(self) -> None:
+        bytes_ = (self.artifact_bytes, self.peak_memory_bytes or 0, self.device_memory_bytes or 0)
+        _require(min(bytes_) >= 0 and max(bytes_) < 2**63, f"{self.name!r} of {max(bytes_, key=abs)} bytes")
+        found, changed = self.accuracy, self.gained + self.lost
+        if found is not None:
+            counts = 0 <= found.correct <= found.correct_top5 <= found.images < 2**63 and found.images > 0
+            _require(counts and 0 <= found.low <= found.high <= 1, f"an accuracy of {found.correct}/{found.images}")
+            _require(min(self.gained, self.lost) >= 0 and changed <= found.images, f"{changed} changed answers")
+
     def at(self, batch: int) -> Measurement | None:
         """What was measured with that batch size."""
         return next((found for found in self.measurements if found.batch == batch and found.blocks), None)
@@ -226,10 +264,8 @@ class Results:
 
 def load(path: Path) -> Results:
     """Read a results.json. Errors: InputError if it is absent, damaged, or of another version."""
-    try:
-        schema = json.loads(path.read_bytes()).get("schema")
-    except (OSError, ValueError, AttributeError):
-        schema = SCHEMA  # what is wrong is said below
+    found = records.load_any(path)
+    schema = found.get("schema") if isinstance(found, dict) else SCHEMA  # what else is wrong is said below
     if schema != SCHEMA:
-        raise InputError(f"{path} has version {schema} of the schema; valid: {SCHEMA}", hint="measure again")
+        raise InputError(f"{path} has version {schema!r} of the schema; valid: {SCHEMA}", hint="measure again")
     return records.load(Results, path)

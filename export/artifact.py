@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tinyres import records
 from tinyres.errors import BackendUnavailable, ProofError
 from tinyres.export.certificate import Certificate, certificate_path
-from tinyres.files import remove, storage_errors, sync_folder, write_text
+from tinyres.files import remove, storage_errors, sync_folder, temporary_folder, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,14 +41,8 @@ class Exported:
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
     """Yield a path in a temporary folder beside `target` for its candidate; the folder is removed at the end."""
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    try:
+    with temporary_folder(target) as folder:
         yield folder / target.name
-    finally:
-        if folder.exists():
-            remove(folder)
 
 
 def settle(candidate: Path, target: Path, certificate: Certificate, *, reproduce: str) -> Exported:
@@ -72,15 +66,42 @@ def settle(candidate: Path, target: Path, certificate: Certificate, *, reproduce
 def publish(candidate: Path, target: Path, certificate: Certificate) -> None:
     """Move a proven candidate and all that was written beside it to `target`; the artifact itself comes last.
 
-    Errors: StorageError.
+    If a move fails, what was there before is put back. A kill between them leaves an artifact and a certificate that
+    do not know each other, which every reader says. Errors: StorageError.
     """
     records.save(certificate_path(candidate), certificate)
     with storage_errors(target):
         others = [path for path in sorted(candidate.parent.iterdir()) if path != candidate]
-        for path in (*others, candidate):
-            path.replace(target.parent / path.name)
+        _move_all([*others, candidate], target.parent)
         sync_folder(target.parent)
     remove(rejected_path(target))  # an earlier failure of the same artifact is settled
+
+
+def _move_all(paths: list[Path], folder: Path) -> None:
+    """Move files into `folder`, or none of them. Errors: OSError."""
+    with tempfile.TemporaryDirectory(dir=paths[0].parent, prefix="before", ignore_cleanup_errors=True) as name:
+        kept = Path(name)
+        before = [path.name for path in paths if (folder / path.name).is_file()]
+        for file in before:
+            _link(folder / file, kept / file)
+        moved: list[Path] = []
+        try:
+            for path in paths:
+                path.replace(folder / path.name)
+                moved.append(folder / path.name)
+        except OSError:
+            for path in moved:
+                with suppress(OSError):  # what failed first is what to tell
+                    (kept / path.name).replace(path) if path.name in before else path.unlink()
+            raise
+
+
+def _link(path: Path, other: Path) -> None:
+    """A second name for a file, or a copy where the file system has no such thing."""
+    try:
+        other.hardlink_to(path)
+    except OSError:
+        shutil.copy(path, other)
 
 
 def reject(candidate: Path, target: Path, certificate: Certificate, *, reproduce: str) -> Path:

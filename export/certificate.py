@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from tinyres import records
 from tinyres.environment import Environment
-from tinyres.errors import ArtifactError, ProofError
+from tinyres.errors import ArtifactError, ProofError, suggest_file
 from tinyres.export.limits import Limits
 from tinyres.export.options import Int8Options
 from tinyres.files import sha256_of
@@ -217,15 +217,18 @@ def read_certificate(artifact: Path, *, unproven: bool = False) -> Certificate:
 
     Errors: ArtifactError if there is none; ProofError if it proves another file, or nothing unless `unproven` may be.
     """
-    path = certificate_path(artifact)
     if not artifact.is_file():
-        raise ArtifactError(f"there is no artifact {artifact}")
+        made = "tinyres export makes artifacts"
+        raise ArtifactError(f"there is no artifact {artifact}", hint=suggest_file(artifact, otherwise=made))
+    path = certificate_path(artifact)
     if not path.is_file():
         raise ArtifactError(f"{artifact.name} has no certificate", hint=f"expected {path}; tinyres export makes both")
     certificate = records.load(Certificate, path, error=ArtifactError)
     least, usual, most = certificate.batches
     if certificate.schema > SCHEMA:
-        raise ArtifactError(f"{path.name} was written by a newer tinyres ({certificate.tinyres})")
+        raise ArtifactError(
+            f"{path.name} was written by a newer tinyres ({certificate.tinyres})", hint="pip install -U tinyres"
+        )
     if not 1 <= least <= usual <= most or certificate.grade != grade_of(
         certificate.levels, certificate.limits, certificate.images
     ):

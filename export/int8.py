@@ -75,7 +75,10 @@ def choose_pictures(dataset: Dataset, checkpoint: Checkpoint, count: int) -> Pic
     train, manifest = dataset.train, dataset.manifest
     count = min(count, len(train) // 2)
     if count < LEAST_IMAGES:
-        raise DataError(f"{len(train)} training pictures are too few for int8: it takes {2 * LEAST_IMAGES}")
+        raise DataError(
+            f"{len(train)} training pictures are too few for int8: it takes {2 * LEAST_IMAGES}",
+            hint="--data names more; --precision fp16 and bf16 need none",
+        )
     order = np.random.default_rng(0).permutation(len(train))
     first, second = np.sort(order[:count]), np.sort(order[count : count + HELD_OUT])
     measured, held_out = np.array(train.images[first]), np.array(train.images[second])

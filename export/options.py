@@ -10,6 +10,7 @@ from tinyres.runtime.metadata import Target
 MAX_BATCH = 4096
 DEFAULT_BATCHES = (1, 32, 256)
 """Least, usual, most."""
+EXAMPLES = {":": "for example --batch 1:32:256", ",": "for example --batch 1,32"}
 LEAST_IMAGES = 32
 """Fewer pictures set no range to rely on."""
 
@@ -39,7 +40,7 @@ def parse_batches(text: str) -> tuple[int, int, int]:
     """`least:usual:most` as three rising numbers. Errors: UsageError."""
     sizes = _numbers(text, ":")
     if len(sizes) != 3 or sorted(sizes) != list(sizes):
-        raise UsageError(f"--batch {text!r}: expected least:usual:most, rising", hint="for example 1:32:256")
+        raise UsageError(f"--batch {text!r}: expected least:usual:most, rising", hint=EXAMPLES[":"])
     least, usual, most = sizes
     return least, usual, most
 
@@ -52,5 +53,5 @@ def parse_sizes(text: str) -> tuple[int, ...]:
 def _numbers(text: str, separator: str) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(separator)]
     if not all(word.isascii() and word.isdigit() and 1 <= int(word) <= MAX_BATCH for word in words):
-        raise UsageError(f"--batch {text!r}: batches are whole numbers from 1 to {MAX_BATCH}")
+        raise UsageError(f"--batch {text!r}: batches are whole numbers from 1 to {MAX_BATCH}", hint=EXAMPLES[separator])
     return tuple(int(word) for word in words)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from tinyres.export.artifact import staging
 from tinyres.export.certificate import certificate_path, read_certificate
 from tinyres.export.golden import proven_json
 from tinyres.export.template import fill_template
-from tinyres.files import remove, storage_errors, write_text
+from tinyres.files import storage_errors, write_bytes, write_text
 from tinyres.runtime.backends import open_runner
 
 if TYPE_CHECKING:
@@ -98,20 +97,33 @@ def export_triton(artifact: Path, folder: Path, *, progress: Progress) -> Reposi
     scripts = ("client.py", "curl.sh", "serve.sh", *(() if passport or for_cpu else ("build_plan.sh",)))
     with staging(folder / name) as model:  # not in models/, which a server may be watching
         with storage_errors(target):
-            (model / "1").mkdir(parents=True)
-            shutil.copy(artifact, model / "1" / ("model.plan" if passport else "model.onnx"))
-            shutil.copy(certificate_path(artifact), model / "certificate.json")
+            write_bytes(model / "1" / ("model.plan" if passport else "model.onnx"), artifact.read_bytes())
+            write_bytes(model / "certificate.json", certificate_path(artifact).read_bytes())
         write_text(model / "golden.json", proven_json(artifact, certificate, spec))
         write_text(model / "config.pbtxt", config_text(name, spec, certificate, throughput))
         write_text(model / "labels.txt", "".join(f"{' '.join(label.split())}\n" for label in spec.class_names))
-        remove(target)
         with storage_errors(target):
             target.parent.mkdir(exist_ok=True)
-            model.replace(target)
+            _swap(model, target)
     for script in scripts:
         write_text(folder / script, fill_template(f"triton/{script}", values))
-        (folder / script).chmod(0o755)
+        with storage_errors(folder / script):
+            (folder / script).chmod(0o755)
     return Repository(folder, name, throughput, certificate)
+
+
+def _swap(model: Path, target: Path) -> None:
+    """Move the folder `model` to `target`; what was there goes where `model` was, or comes back if that fails."""
+    before = model.with_name("before")
+    if not target.exists():
+        model.replace(target)
+        return
+    target.replace(before)
+    try:
+        model.replace(target)
+    except OSError:
+        before.replace(target)
+        raise
 
 
 def is_for_cpu(certificate: Certificate) -> bool:

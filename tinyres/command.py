@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import os
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from tinyres.console import Console
-from tinyres.errors import TinyresError, missing_extra
+from tinyres.errors import InputError, StorageError, TinyresError, missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,8 @@ EXTRAS = {
     "onnxruntime": "cpu",
 }
 """The extra that brings a package which the base install leaves out."""
+GIVEN = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EINVAL}
+"""What the system says of a path that was given wrongly."""
 _SHARED = {
     "json_output": (
         Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.", rich_help_panel="Output")],
@@ -90,5 +93,10 @@ def _as_ours(error: Exception) -> TinyresError:
         return error
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return missing_extra("this command", error.name, EXTRAS[error.name])
+    if isinstance(error, OSError) and error.strerror:  # the system's refusal: a name too long, a loop of links, no room
+        where = f"cannot use {error.filename}" if error.filename else "the system refuses"
+        return (InputError if error.errno in GIVEN else StorageError)(f"{where}: {error.strerror}")
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's word for ~name
+        return InputError("a name begins with ~ and no user's home here is meant by it")
     text = f"{type(error).__name__}: {error}"
     return TinyresError(text, hint="this is a defect of tinyres; --debug shows where")

@@ -149,11 +149,23 @@ def _one_line(text: str) -> str:
     return text.replace("\n", "\\n")
 
 
+def _encodable(text: str, encoding: str) -> str:
+    """`text` with what `encoding` has not spelled out as JSON spells it, which answers may be; file names, say."""
+
+    def spelled(found: re.Match[str]) -> str:
+        try:
+            found[0].encode(encoding)
+        except UnicodeEncodeError:
+            return dumps(found[0])[1:-1]
+        return found[0]
+
+    return re.sub(r"[^\x00-\x7f]", spelled, text)
+
+
 def _answer(text: str) -> None:
-    text = harmless(text)
-    encoding = sys.stdout.encoding or "utf-8"
+    text = _encodable(harmless(text), sys.stdout.encoding or "utf-8")
     try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)  # file names need not be UTF-8
+        print(text, flush=True)
     except BrokenPipeError:
         raise
     except OSError as exc:

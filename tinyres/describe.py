@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyres import records
 from tinyres.data.cache import Manifest
-from tinyres.errors import ArtifactError, CheckpointError, InputError
+from tinyres.errors import ArtifactError, CheckpointError, InputError, suggest_file
 from tinyres.files import read_whole, sha256_of
 from tinyres.header import CheckpointHeader, read_header
 from tinyres.runs import Run, merit
@@ -42,7 +41,7 @@ def describe(path: Path) -> Description:
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
-        raise InputError(f"there is nothing at {path}")
+        raise InputError(f"there is nothing at {path}", hint=suggest_file(path))
     if path.name.endswith(".golden.npz"):
         return _golden(path)
     kinds = {".safetensors": _checkpoint, ".onnx": _artifact, ".engine": _engine, ".json": _record}
@@ -77,7 +76,7 @@ def _folder(path: Path) -> Description:
     files = sorted([*path.glob("*.onnx"), *path.glob("*.engine")])
     raise InputError(
         f"{path} is neither a run nor a cache: it has no config.json and no manifest.json",
-        hint=f"tinyres info {files[0]}" if files else None,
+        hint=f"tinyres info {files[0]}" if files else "name a file, or the folder of a run",
     )
 
 
@@ -86,7 +85,7 @@ def _checkpoint(path: Path) -> Description:
     with path.open("rb") as file:
         found = read_header(file)
     if found is None:
-        raise CheckpointError(f"{path} is not a checkpoint of ours")
+        raise CheckpointError(f"{path} is not a checkpoint of ours", hint="tinyres train and import write checkpoints")
     text, tensors = found
     facts = {"file": size(path.stat().st_size), "tensors": str(len(tensors))}
     if text.startswith('{"$dict"'):
@@ -125,9 +124,9 @@ def _engine(path: Path) -> Description:
 def _certificate_of(artifact: Path) -> str:
     path = artifact.with_name(artifact.name + ".json")
     try:
-        fields = json.loads(path.read_bytes())
+        fields = records.load_any(path)
         grade, sha256 = fields["grade"], fields["artifact_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError):
         return "none: not proven"
     if sha256 != sha256_of(artifact):
         return f"{path.name}, of another file: not proven"
@@ -136,10 +135,7 @@ def _certificate_of(artifact: Path) -> str:
 
 def _record(path: Path) -> Description:
     """By its fields: every record of ours is written by one type."""
-    try:
-        fields = json.loads(path.read_bytes())
-    except ValueError as exc:
-        raise InputError(f"{path} is not JSON: {exc}") from exc
+    fields = records.load_any(path)
     if isinstance(fields, list) and all(isinstance(line, dict) and "val_acc" in line for line in fields):
         return _history([line["val_acc"] for line in fields])
     if isinstance(fields, dict):
@@ -203,8 +199,10 @@ def _dicts(values: Any) -> list[dict[str, Any]]:
 
 
 def _history(accuracies: list[Any]) -> Description:
-    known = [value for value in accuracies if isinstance(value, (int, float))]
-    return Description("training history", {"epochs": str(len(known)), "best": f"{max(known, default=0.0):.2%} top-1"})
+    known = [value for value in accuracies if isinstance(value, (int, float)) and 0 <= value <= 1]
+    return Description(
+        "training history", {"epochs": str(len(accuracies)), "best": f"{max(known, default=0.0):.2%} top-1"}
+    )
 
 
 def _golden(path: Path) -> Description:
@@ -213,9 +211,10 @@ def _golden(path: Path) -> Description:
     content = read_whole(path, records.MAX_RECORD_BYTES, error=ArtifactError)
     try:
         pixels, exact = (array.shape for array in read_arrays(content, ("pixels", "exact")).values())
+        (count, *sides), (_, classes) = pixels, exact
     except Exception as exc:
         raise ArtifactError(f"{path.name} is not a file of golden vectors: {exc}") from exc
-    facts = {"pictures": str(pixels[0]), "pixels": "x".join(map(str, pixels[1:])), "classes": str(exact[1])}
+    facts = {"pictures": str(count), "pixels": "x".join(map(str, sides)), "classes": str(classes)}
     return Description("golden vectors (drawn pictures)", facts | {"file": size(path.stat().st_size)})
 
 

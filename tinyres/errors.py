@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 EXIT_INTERRUPTED = 130
 
@@ -91,6 +92,15 @@ def suggest(name: str, valid: Iterable[str]) -> str:
     close = get_close_matches(name, valid, n=1)
     listed = "valid: " + ", ".join(valid) if valid else "there is none yet"
     return f"did you mean {close[0]!r}? {listed}" if close else listed
+
+
+def suggest_file(path: Path, *, otherwise: str | None = None) -> str | None:
+    """The hint for a `path` that leads nowhere: the close name beside it where there is one."""
+    try:
+        close = get_close_matches(path.name, {beside.name for beside in path.parent.iterdir()} - {path.name}, n=1)
+    except (OSError, ValueError):  # no such folder; a name with a NUL
+        close = []
+    return f"did you mean {str(path.parent / close[0])!r}?" if close else otherwise
 
 
 def missing_extra(what: str, package: str, extra: str) -> BackendUnavailable:

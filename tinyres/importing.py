@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tinyres import environment, records
 from tinyres.errors import CheckpointError, UsageError
+from tinyres.files import read_whole
 from tinyres.runs import SCHEMA, Epoch, Run, RunConfig, create_run, now, save_config
 from tinyres.spec import ModelSpec
 
@@ -45,7 +46,9 @@ def import_seed(
     try:
         build_model(spec).load_state_dict(tensors, strict=True)
     except RuntimeError as exc:
-        raise CheckpointError(f"{file} does not fit the network: {str(exc).splitlines()[1].strip()}") from exc
+        reason = str(exc).splitlines()[1].strip()
+        expected = "expected all weights of the original project's network: its ResNet34_best.pth"
+        raise CheckpointError(f"{file} does not fit the network: {reason}", hint=expected) from exc
     epochs = read_history(history) if history else []
     run = create_run(runs, name, stem="import")
     config = RunConfig(
@@ -79,11 +82,14 @@ def _read_classes(path: Path | None, outputs: int) -> tuple[tuple[str, ...], tup
         names = tuple(f"class_{index}" for index in range(outputs))
         return names, names
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(f"cannot read --classes {path}: {exc}") from exc
+        text = read_whole(path, records.MAX_RECORD_BYTES).decode()
+    except UnicodeDecodeError as exc:
+        raise UsageError(
+            f"--classes {path} is no UTF-8 text: {exc.reason} at byte {exc.start}", hint="save it as UTF-8"
+        ) from exc
+    lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) != outputs:
-        raise UsageError(f"{path} has {len(lines)} classes, the weights have {outputs} outputs")
+        raise UsageError(f"{path} has {len(lines)} classes, the weights have {outputs} outputs", hint="a class a line")
     ids = tuple(line.split("\t")[0].strip() for line in lines)
     return ids, tuple(line.split("\t")[-1].strip() for line in lines)
 

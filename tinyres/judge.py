@@ -67,7 +67,9 @@ def judge(model: Model, data: str | None, *, cache_dir: Path | None, progress: P
                 task.advance(len(parts[-1]))
         logits, labels, spec = np.concatenate(parts), np.asarray(dataset.val.labels), runner.spec
     if not np.isfinite(logits).all():
-        raise InputError(f"{model.name} answers with NaN or infinity: its weights are not usable")
+        raise InputError(
+            f"{model.name} answers with NaN or infinity: its weights are not usable", hint="train or export again"
+        )
     confusion = confusion_of(logits, labels)
     picture = model.home / "confusion.png"
     draw_confusion(picture, confusion, spec.class_names)

@@ -18,6 +18,11 @@ def is_picture(name: str | PurePath) -> bool:
     return PurePath(name).suffix.lower() in PICTURE_SUFFIXES
 
 
+def shown(name: str) -> str:
+    """A name as a message may hold it: in one line, and in characters; what is neither is spelled out."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
+
+
 def find_pictures(names: Iterable[str | Path]) -> Iterator[Path]:
     """The files meant by `names`: a folder's pictures, also in the folders within, and what matches a pattern.
 

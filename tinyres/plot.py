@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tinyres.runs import Epoch
 
+HISTORIES = "valid: runs that were trained, or a training_history.json"
+
 
 def find_histories(names: Sequence[str], runs: Path) -> tuple[dict[str, list[Epoch]], Path | None]:
     """The histories of runs, and of files in the form of the seed's; and the folder of the last run among them.
@@ -34,10 +36,10 @@ def find_histories(names: Sequence[str], runs: Path) -> tuple[dict[str, list[Epo
         else:
             model = find_model(name, runs)
             if model.run is None:
-                raise UsageError(f"{name} belongs to no run, so it has no history to draw")
+                raise UsageError(f"{name} belongs to no run, so it has no history to draw", hint=HISTORIES)
             label, history, home = model.name, model.run.history(), model.home
         if not history:
-            raise UsageError(f"{label} has no training history to draw")
+            raise UsageError(f"{label} has no training history to draw", hint=HISTORIES)
         while label in histories:
             label += "'"
         histories[label] = history

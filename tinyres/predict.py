@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinyres.decode import MAX_BYTES
 from tinyres.errors import ImageError, InputError, UsageError
 from tinyres.pictures import find_pictures
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from tinyres.runtime.classifier import Classifier, Guess
 
 STDIN = "-"
+LONGEST_NAME = 65_536
+"""In bytes; no system knows longer ones, and a line without end must not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,8 @@ def asked_pictures(names: list[str], names_from: str | None) -> Asked:
         raise UsageError("no picture is named", hint="tinyres predict FILE, a folder, 'a/*.jpg', or - for stdin")
     if STDIN in names:
         if len(names) > 1:
-            raise UsageError("- is the one picture on stdin, and takes no other beside it")
-        return Asked([sys.stdin.buffer.read()], 1)
+            raise UsageError("- is the one picture on stdin, and takes no other beside it", hint="leave the others out")
+        return Asked([_picture_on_stdin()], 1)
     pictures = list(find_pictures(names))
     return Asked(pictures, len(pictures))
 
@@ -77,15 +80,28 @@ def answers(classifier: Classifier, asked: Asked) -> Iterator[Answer]:
             answer = ImageError(f"there is no picture in {name}")  # noqa: PLW2901 - else it would have been one of them
         yield Answer(name, error=answer) if isinstance(answer, ImageError) else Answer(name, answer.best)
     if picture is None:
-        raise InputError("the list names no picture")
+        raise InputError("the list names no picture", hint="a name a line")
+
+
+def _picture_on_stdin() -> bytes:
+    """No more of it than a picture may have: a device has no end. Errors: InputError."""
+    content = bytearray()
+    while block := sys.stdin.buffer.read(1 << 20):
+        content += block
+        if len(content) > MAX_BYTES:
+            raise InputError(f"what is on stdin is no picture; valid: up to {MAX_BYTES:,} bytes")
+    return bytes(content)
 
 
 def _lines(name: str) -> Iterator[str]:
     """Names are bytes to the file system, and need not be UTF-8."""
     try:
         with sys.stdin.buffer if name == STDIN else Path(name).open("rb") as file:
-            for line in file:
+            while line := file.readline(LONGEST_NAME):
+                if len(line) == LONGEST_NAME:
+                    raise InputError(f"{name} is no list of names: a line of it is longer than {LONGEST_NAME:,} bytes")
                 if line.strip():
                     yield os.fsdecode(line.rstrip(b"\r\n"))
-    except OSError as exc:
-        raise InputError(f"cannot read the names in {name}: {exc.strerror or exc}") from exc
+    except (OSError, ValueError) as exc:  # a name with a NUL is a ValueError
+        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+        raise InputError(f"cannot read the names in {name}: {reason}") from exc

@@ -111,7 +111,10 @@ class Recipe:
             if not fits:
                 raise UsageError(f"recipe {self.name}: {field} cannot be {getattr(self, field)}; valid: {valid}")
         if self.mix_share > 0 and not (self.mixup > 0 or self.cutmix > 0):
-            raise UsageError(f"recipe {self.name}: mix_share is {self.mix_share}, but neither mixup nor cutmix is set")
+            raise UsageError(
+                f"recipe {self.name}: mix_share is {self.mix_share}, but neither mixup nor cutmix is set",
+                hint="--set mixup=0.2, --set cutmix=1 or --set mix_share=0, for example",
+            )
 
 
 SEED = Recipe(
@@ -296,7 +299,7 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
     for assignment in assignments:
         field, equals, text = assignment.partition("=")
         if not equals:
-            raise UsageError(f"--set {assignment}: expected field=value", hint="valid fields: " + ", ".join(fields))
+            raise UsageError(f"--set {assignment!r}: expected field=value", hint="valid fields: " + ", ".join(fields))
         if field not in fields:
             raise UsageError(f"recipe {recipe.name} has no field {field!r}", hint=suggest(field, fields))
         values[field] = _parse(text)
@@ -316,6 +319,6 @@ def _parse(text: str) -> object:
     for candidate in (text, f"[{text}]" if "," in text else text):
         try:
             return json.loads(candidate)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return text

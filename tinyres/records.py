@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tinyres.errors import InputError, UsageError
-from tinyres.files import write_text
+from tinyres.files import read_whole, write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pydantic import TypeAdapter
@@ -54,21 +56,54 @@ def _plain(value: object) -> Any:
 def from_json(kind: type[T], text: str | bytes, *, source: str, error: type[InputError] = InputError) -> T:
     """Read a `kind` from JSON `text`; `source` names where it came from in the error.
 
-    Errors: `error` for text that is no JSON, or whose fields do not fit the type.
+    Errors: `error` for text that is no JSON, or whose fields do not fit the type or are no finite numbers.
     """
     from pydantic import ValidationError
 
     try:
         record: T = _adapter(cast("Any", kind)).validate_json(text)
-        return record
     except UsageError as exc:  # a value that the record's own checks refuse
         raise error(f"{source} is damaged or of another kind: {exc}") from exc
     except ValidationError as exc:
         first = exc.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = _shown(first["loc"])
         if first["type"] == "json_invalid":
             raise error(f"{source} is not JSON: it is damaged or of another kind") from exc
         raise error(f"{source} is damaged or of another kind: {place or 'its kind'}: {first['msg']}") from exc
+    for where in _not_finite(record, ()):
+        raise error(f"{source} is damaged or of another kind: {_shown(where) or 'it'} is no finite number")
+    return record
+
+
+def _shown(place: tuple[object, ...]) -> str:
+    """Where in a record something is; keys may be a stranger's."""
+    text = ".".join(map(str, place))
+    return text[:100] if text.isprintable() else ascii(text[:100])
+
+
+def _not_finite(value: object, place: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
+    """The places of NaN and infinities: the parser takes them, `1e999` too, and no record can be written with them."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            yield place
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _not_finite(getattr(value, field.name), (*place, field.name))
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _not_finite(inner, (*place, key))
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            if not isinstance(inner, (int, str)):
+                yield from _not_finite(inner, (*place, index))
+
+
+def parse(text: str | bytes, *, source: str, error: type[InputError] = InputError) -> Any:
+    """The values of any JSON `text`, checked against nothing. Errors: `error` if it is none, or nested without end."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise error(f"{source} is not JSON: it is damaged or of another kind") from exc
 
 
 def save(path: Path, record: object) -> None:
@@ -78,10 +113,10 @@ def save(path: Path, record: object) -> None:
 
 def load(kind: type[T], path: Path, *, error: type[InputError] = InputError) -> T:
     """Read a `kind` from the JSON file `path`. Errors: `error` if it is absent, too large or does not fit."""
-    try:
-        if path.stat().st_size > MAX_RECORD_BYTES:
-            raise error(f"{path} is too large: {path.stat().st_size:,} bytes")
-        content = path.read_bytes()
-    except OSError as exc:
-        raise error(f"cannot read {path}: {exc.strerror or exc}") from exc
+    content = read_whole(path, MAX_RECORD_BYTES, error=error)
     return from_json(kind, content, source=str(path), error=error)
+
+
+def load_any(path: Path, *, error: type[InputError] = InputError) -> Any:
+    """The values of any JSON file. Errors: as `load`, for what is no JSON."""
+    return parse(read_whole(path, MAX_RECORD_BYTES, error=error), source=str(path), error=error)

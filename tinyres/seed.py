@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tinyres.errors import CheckpointError
+from tinyres.errors import CheckpointError, suggest_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,12 +30,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         _refuse_bomb(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as exc:
-        raise CheckpointError(f"there is no file {path}") from exc
+        raise CheckpointError(f"there is no file {path}", hint=suggest_file(path)) from exc
     except CheckpointError:
         raise
     # torch's own unpickler raises whatever foreign bytes lead it to: IndexError, RuntimeError, UnpicklingError, ...
     except Exception as exc:
-        raise CheckpointError(f"{path} is not a state dict that loads safely: {str(exc).strip()[:120]!r}") from exc
+        reason = exc.strerror if isinstance(exc, OSError) else type(exc).__name__
+        raise CheckpointError(
+            f"{path} is not a state dict that loads safely: {reason}",
+            hint="expected what torch.save(model.state_dict(), FILE) writes",
+        ) from exc
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(
             f"{path} holds {type(state).__name__} of other things than tensors; valid: a bare state dict",

@@ -63,15 +63,22 @@ class ModelSpec:
                 f"{len(self.class_names)} class names and {len(self.class_ids)} ids; valid: equal counts, at least 2"
             )
         if len(set(self.class_ids)) != len(self.class_ids):
-            raise UsageError("class ids are not unique")
+            twice = next(name for name in self.class_ids if self.class_ids.count(name) > 1)
+            raise UsageError(f"class ids are not unique: {twice!r} is there twice", hint="name each class once")
         if len(self.blocks) != len(self.widths) or not 1 <= len(self.blocks) <= 6:
-            raise UsageError(f"blocks {self.blocks} and widths {self.widths}; valid: equal counts, 1 to 6 stages")
+            raise UsageError(
+                f"blocks {self.blocks} and widths {self.widths}; valid: equal counts, 1 to 6 stages",
+                hint="--set blocks=2,2,2,2 --set widths=64,128,256,512, for example",
+            )
         if not all(1 <= count <= 64 for count in self.blocks) or not all(1 <= width <= 4096 for width in self.widths):
             raise UsageError(f"blocks {self.blocks} or widths {self.widths} out of range (1..64, 1..4096)")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout is {self.dropout}; valid: 0 up to, not including, 1")
         if self.preprocess.image_size < 2 ** (len(self.blocks) - 1):
-            raise UsageError(f"image_size {self.preprocess.image_size} is too small for {len(self.blocks)} stages")
+            raise UsageError(
+                f"image_size {self.preprocess.image_size} is too small for {len(self.blocks)} stages",
+                hint=f"valid: {2 ** (len(self.blocks) - 1)} or more, or fewer blocks and widths",
+            )
 
     @property
     def classes(self) -> int:

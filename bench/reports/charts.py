@@ -182,7 +182,7 @@ def cold_start_bars(results: Results) -> str:
 
 
 def _colour(row: Row) -> str:
-    return f"of-{row.backend}"
+    return html.escape(f"of-{row.backend}")
 
 
 def _shape(row: Row) -> str:

@@ -30,9 +30,7 @@ class Server(ThreadingHTTPServer):
 
     def archive(self, content: bytes = CONTENT) -> Archive:
         host, port = self.server_address[:2]
-        return Archive(
-            f"http://{host!s}:{port}/set.zip", len(content), hashlib.sha256(content).hexdigest()
-        )
+        return Archive(f"http://{host!s}:{port}/set.zip", len(content), hashlib.sha256(content).hexdigest())
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -44,7 +44,7 @@ def bench(
     from tinyres.runs import find_model
 
     if quick and thorough:
-        raise UsageError("--quick and --thorough exclude each other")
+        raise UsageError("--quick and --thorough exclude each other", hint="leave one of them out")
     sizes = tuple(parse_sizes(batch))
     chosen = echo(out, find_model(model, runs))
     from tinyres.bench.measure import EFFORTS, Request, describe, measure

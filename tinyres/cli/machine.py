@@ -1,6 +1,7 @@
 """What a file is, what this machine can do, and all of tinyres at once."""
 
 # No `from __future__ import annotations` here: Typer reads the annotations as objects.
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -29,12 +30,12 @@ def info(
 
 
 @command(app)
-def doctor(out: Console, cache: Cache = None) -> int:
+def doctor(out: Console, runs: Runs = RUNS, cache: Cache = None) -> int:
     """What this machine can do, what is missing, and the command that mends it; exit code 1 if something is wrong."""
     from tinyres.doctor import describe, examine
 
-    findings = examine(cache)
-    out.result(findings, describe(findings))
+    findings = examine(cache, runs)
+    out.result(findings, describe(findings, min(shutil.get_terminal_size().columns, 120)))
     return 1 if any(found.state == "problem" for found in findings) else 0
 
 

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinyres.usage import Commands
+
 if TYPE_CHECKING:
     from tinyres.console import Console
     from tinyres.runs import Model
 
 app = typer.Typer(
+    cls=Commands,
     name="tinyres",
     help="Train a small image classifier, export it with a proof that it answers like the checkpoint, and measure it.",
     no_args_is_help=True,

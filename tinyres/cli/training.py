@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tinyres.launch import Request, Started
     from tinyres.training.distributed import World
 
+DRAWN = (".png", ".pdf", ".svg", ".jpg")
+"""What a curve may be drawn as."""
+
 
 @command(app)
 def recipes(out: Console) -> None:
@@ -160,9 +163,11 @@ def plot(
     runs: Runs = RUNS,
 ) -> None:
     """Draw loss and accuracy of one run, or of several and the original project's history beside each other."""
-    from tinyres.errors import require_choice
+    from tinyres.errors import UsageError, require_choice
 
     require_choice("axis", by, ["epochs", "minutes"])
+    if picture is not None and picture.suffix.lower() not in DRAWN:
+        raise UsageError(f"--out {picture} names no kind of picture", hint=f"valid endings: {', '.join(DRAWN)}")
     out.log(f"drawing {', '.join(models) if models else 'the newest run'}")
     from tinyres.plot import draw_curves, find_histories
 

@@ -84,7 +84,9 @@ def open_runner(
     require_choice("backend", name, BACKENDS)
     info = BACKENDS[name]
     if path.suffix != info.suffix:
-        raise UsageError(f"{name} opens {info.suffix} files, not {path.name}")
+        fitting = [other for other, its in BACKENDS.items() if its.suffix == path.suffix]
+        hint = f"valid for it: {', '.join(fitting)}" if fitting else None
+        raise UsageError(f"{name} opens {info.suffix} files, not {path.name}", hint=hint)
     if path.suffix == ".engine" and not unproven:
         from tinyres.runtime.passport import require_proven
 
@@ -95,6 +97,8 @@ def open_runner(
         raise missing_extra(name, info.package, info.extra) from exc
     chosen = {}
     if way is not None:
+        if not info.ways:
+            raise UsageError(f"there is no way of {name} to choose: it has one, and not {way!r}", hint="leave way out")
         require_choice(f"way of {name}", way, info.ways)
         chosen["way"] = way
     opened: Backend = module.open_backend(path, threads=threads, **chosen)

@@ -152,7 +152,9 @@ class Classifier:
             return pixels_from_image(picture, preprocess)
         if isinstance(picture, np.ndarray):
             return pixels_from_array(picture, preprocess)
-        raise ImageError(f"a {type(picture).__name__} is no picture; valid: path, bytes, Pillow image, uint8 array")
+        raise ImageError(
+            f"an object of type {type(picture).__name__} is no picture; valid: path, bytes, Pillow image, uint8 array"
+        )
 
     def _answered(
         self, batch: list[tuple[AnyPicture, Future[NDArray[np.uint8]]]]

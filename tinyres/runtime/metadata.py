@@ -67,7 +67,8 @@ def metadata_of(content: bytes, *, place: str = "the file") -> ArtifactMetadata:
     try:
         properties = dict(_properties(content))
     except (IndexError, ValueError) as exc:
-        raise ArtifactError(f"{place} is not an ONNX model: {exc}") from exc
+        hint = "tinyres export makes artifacts"
+        raise ArtifactError(f"{place} is not an ONNX model: {exc}", hint=hint) from exc
     return read_metadata(properties, place=place)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import platform as machine
+import re
 import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from tinyres import records
-from tinyres.errors import ArtifactError, BackendUnavailable, ProofError
+from tinyres.errors import ArtifactError, BackendUnavailable, InputError, ProofError, UsageError
 from tinyres.files import sha256_of
 from tinyres.runtime.metadata import ArtifactMetadata
 from tinyres.runtime.tensorrt_library import Name
@@ -67,6 +68,15 @@ class Passport:
     metadata: ArtifactMetadata
     """That of the ONNX file: classes, preprocessing, precision, checkpoint."""
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}", self.compute_capability):
+            raise UsageError(f"compute capability {self.compute_capability[:20]!r}; valid: two numbers, as 8.9")
+        if not re.fullmatch(r"[0-9]{1,4}(\.[\w.+-]{0,40})?", self.version):
+            raise UsageError(f"version {self.version[:20]!r} of {self.library}; valid: numbers, as 10.13.2.6")
+        least, usual, most = self.options.batches
+        if not 1 <= least <= usual <= most:
+            raise UsageError(f"batches {self.options.batches}; valid: three rising numbers")
+
     @property
     def key(self) -> str:
         """Equal for engines that may stand for each other: all that the build depends on, and nothing it gave."""
@@ -109,21 +119,19 @@ def sidecar_path(engine: Path) -> Path:
 
 def read_passport(engine: Path) -> Passport:
     """The passport of an engine, whose file must be the one it names. Errors: ArtifactError."""
-    path = sidecar_path(engine)
     if not engine.is_file():
         raise ArtifactError(f"there is no engine {engine}")
-    try:
-        found = json.loads(path.read_bytes())["passport"]
-    except FileNotFoundError as exc:
+    path = sidecar_path(engine)
+    if not path.exists():
         raise ArtifactError(
             f"{engine.name} has no passport, so nobody knows what it is",
             hint=f"expected {path.name} beside it; tinyres export --format trt makes both",
-        ) from exc
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+        )
+    try:
+        found = json.dumps(records.load_any(path)["passport"])
+    except (InputError, KeyError, TypeError, RecursionError) as exc:
         raise ArtifactError(f"{path.name} holds no passport", hint="tinyres export --format trt makes it") from exc
-    passport = records.from_json(
-        Passport, json.dumps(found), source=f"the passport in {path.name}", error=ArtifactError
-    )
+    passport = records.from_json(Passport, found, source=f"the passport in {path.name}", error=ArtifactError)
     if passport.engine_sha256 != sha256_of(engine):
         raise ArtifactError(
             f"{engine.name} is not the engine of its passport: it was cut short or changed",
@@ -135,12 +143,12 @@ def read_passport(engine: Path) -> Passport:
 def require_proven(engine: Path) -> None:
     """Errors: ProofError for an engine whose certificate holds no proof: no device ran it, or it failed."""
     try:
-        grade = json.loads(sidecar_path(engine).read_bytes())["grade"]
-    except (OSError, ValueError, KeyError, TypeError):
+        grade = records.load_any(sidecar_path(engine))["grade"]
+    except (InputError, KeyError, TypeError):
         grade = "none"
     if grade not in ("full", "sampled", "numeric"):
         raise ProofError(
-            f"{engine.name} is not proven (grade {grade})",
+            f"{engine.name} is not proven (grade {grade!r})",
             hint=f"tinyres verify {engine}, on a machine with its GPU",
         )
 
@@ -176,5 +184,6 @@ def _version_fits(passport: Passport, library: Library) -> bool:
 
 
 def _older_or_same(built: str, runs: str) -> bool:
-    numbers = [tuple(int(part) for part in version.split(".") if part.isdigit()) for version in (built, runs)]
-    return numbers[0] <= numbers[1]
+    parts = [[part for part in version.split(".") if part.isascii() and part.isdigit()] for version in (built, runs)]
+    first, second = (tuple(map(int, numbers)) for numbers in parts)
+    return first <= second
