@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyres.errors import DataError
-from tinyres.pictures import is_picture
+from tinyres.pictures import is_picture, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +58,8 @@ def read_layout(store: Store, *, place: str) -> Layout:
     if empty:
         raise DataError(f"class {empty[0]!r} in {place} has no picture", hint="add pictures or remove the folder")
     class_ids = tuple(sorted(by_class))
+    if odd := [name for name in class_ids if not name.isprintable()]:
+        raise DataError(f"the class folder {odd[0]!r} in {place} has no name that can be shown", hint="rename it")
     index_of = {class_id: index for index, class_id in enumerate(class_ids)}
     items = [(root + name, index_of[class_id]) for class_id in class_ids for name in by_class[class_id]]
 
@@ -117,7 +119,7 @@ def _class_folders(inside: Sequence[str], prefix: str) -> dict[str, list[str]]:
 
 def _annotated(content: bytes, inside: Sequence[str], root: str, index_of: dict[str, int], place: str) -> list[Item]:
     pictures = {PurePosixPath(name).name: name for name in inside if name.startswith("val/") and is_picture(name)}
-    items = []
+    items: dict[str, Item] = {}
     for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
         fields = line.split("\t")
         if not line.strip():
@@ -128,8 +130,10 @@ def _annotated(content: bytes, inside: Sequence[str], root: str, index_of: dict[
             raise DataError(
                 f"val_annotations.txt line {number} of {place} names a picture that is absent: {fields[0]!r}"
             )
-        items.append((root + pictures[fields[0]], index_of[fields[1]]))
-    return items
+        if fields[0] in items:
+            raise DataError(f"val_annotations.txt line {number} of {place} names a picture again: {fields[0]!r}")
+        items[fields[0]] = (root + pictures[fields[0]], index_of[fields[1]])
+    return list(items.values())
 
 
 def _val_folders(inside: Sequence[str], root: str, index_of: dict[str, int], place: str) -> list[Item]:
@@ -137,7 +141,10 @@ def _val_folders(inside: Sequence[str], root: str, index_of: dict[str, int], pla
         by_class = _class_folders(inside, folder + "/")
         unknown = sorted(class_id for class_id, pictures in by_class.items() if pictures and class_id not in index_of)
         if unknown:
-            raise DataError(f"{folder}/{unknown[0]} in {place} is no class of train/")
+            raise DataError(
+                f"{folder}/{shown(unknown[0])} in {place} is no class of train/",
+                hint="rename the folder, or add the class to train/",
+            )
         if any(by_class.values()):
             return [(root + name, index_of[class_id]) for class_id in sorted(by_class) for name in by_class[class_id]]
     return []

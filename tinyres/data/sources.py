@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -13,9 +14,11 @@ import numpy as np
 
 from tinyres.data import shapes
 from tinyres.data.layout import read_layout
+from tinyres.data.members import Names
 from tinyres.data.store import FolderStore, ZipStore
 from tinyres.decode import pixels_from_bytes
-from tinyres.errors import DataError, ImageError, suggest
+from tinyres.errors import DataError, ImageError, suggest, suggest_file
+from tinyres.pictures import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,20 +61,22 @@ class PictureTree:
         self.kind = layout.kind
         self.class_ids = layout.class_ids
         self.class_names = layout.class_names
-        self._items = {"train": layout.train, "val": layout.val}
+        items = {"train": layout.train, "val": layout.val}
+        self._names = {split: Names(name for name, _ in items[split]) for split in SPLITS}
+        self._labels = {split: np.array([label for _, label in items[split]], dtype=np.int64) for split in SPLITS}
 
     def labels(self, split: SplitName) -> NDArray[np.int64]:
         """(N,) class indices."""
-        return np.array([label for _, label in self._items[split]], dtype=np.int64)
+        return self._labels[split]
 
     def name_of(self, split: SplitName, index: int) -> str:
         """The picture's name inside the folder or zip."""
-        return self._items[split][index][0]
+        return shown(self._names[split][index])
 
     def pixels(self, split: SplitName, index: int, preprocess: Preprocess) -> NDArray[np.uint8]:
         """Decode one picture. Errors: ImageError, DataError."""
-        name = self.name_of(split, index)
-        return pixels_from_bytes(self._store.read(name), preprocess, name=name)
+        name = self._names[split][index]
+        return pixels_from_bytes(self._store.read(name), preprocess, name=shown(name))
 
     def fingerprint(self) -> str:
         """SHA-256 over the classes and the pictures in use; what else lies in the folder or zip does not count.
@@ -80,7 +85,7 @@ class PictureTree:
         """
         digest = hashlib.sha256(repr((self.kind, self.class_ids, self.class_names)).encode(errors="surrogateescape"))
         for split in SPLITS:
-            for name, label in self._items[split]:
+            for name, label in zip(self._names[split], self._labels[split].tolist(), strict=True):
                 entry = f"{split}\0{name}\0{label}\0{self._store.state(name)};"
                 digest.update(entry.encode(errors="surrogateescape"))
         return digest.hexdigest()
@@ -121,12 +126,19 @@ def find_source(data: str, *, archive: Path | None = None) -> Source:
         if archive is None:
             raise DataError("tiny-imagenet is not downloaded", hint="tinyres data prepare --data tiny-imagenet")
         return PictureTree(ZipStore(archive), place="tiny-imagenet")
-    path = Path(data).expanduser()
+    path = Path(os.path.expanduser(data))  # noqa: PTH111 - Path's own raises for a user who is not here
     if path.is_dir():
         return PictureTree(FolderStore(path), place=data)
     if path.is_file():
         return PictureTree(ZipStore(path), place=data)
-    raise DataError(f"--data {data}: there is no such folder or zip", hint=suggest(data, NAMED))
+    raise DataError(f"--data {data}: there is no such folder or zip", hint=_suggest(data))
+
+
+def _suggest(data: str) -> str:
+    """A folder or zip with a close name, if none of those that come with tinyres is meant."""
+    named = suggest(data, NAMED)
+    beside = None if named.startswith("did") else suggest_file(Path(data))
+    return " ".join(filter(None, [beside, f"{named}, a folder or a zip"]))
 
 
 def read_pixels(

@@ -10,10 +10,17 @@ import zipfile
 from pathlib import Path
 from typing import Protocol
 
+from tinyres.data.members import Members, open_member
 from tinyres.errors import DataError
+from tinyres.pictures import shown
 
 MAX_MEMBER_BYTES = 256 * 2**20
 """A larger member of a zip is refused before it is inflated."""
+STEP = 2**16
+"""Bytes that are inflated at a time. zipfile itself inflates a member in one go, far past the size that it claims, and
+then cuts off what is too much."""
+INFLATED_BY_STEPS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The other methods know no steps: a kilobyte of bzip2 may become a gigabyte at once."""
 
 
 class Store(Protocol):
@@ -57,7 +64,7 @@ class FolderStore:
         try:
             return (self.root / name).read_bytes()
         except OSError as exc:
-            raise DataError(f"cannot read {self.root / name}: {exc.strerror or exc}") from exc
+            raise DataError(f"cannot read {shown(str(self.root / name))}: {exc.strerror or exc}") from exc
 
     def state(self, name: str) -> str:
         """Size and time of change."""
@@ -73,46 +80,56 @@ class ZipStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._archive: zipfile.ZipFile | None = None
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "_archive": None}  # each process opens its own handle
+        self._members: Members | None = None
 
     @property
-    def archive(self) -> zipfile.ZipFile:
-        """The open archive. Errors: DataError if it is none or is cut short."""
-        if self._archive is None:
+    def members(self) -> Members:
+        """The archive's directory. Errors: DataError if it is none or is cut short."""
+        if self._members is None:
             try:
-                self._archive = zipfile.ZipFile(self.path)
-            except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as exc:
+                with zipfile.ZipFile(self.path) as archive:
+                    self._members = Members(archive)
+            # zipfile raises many kinds on a damaged directory: BadZipFile, struct.error, OverflowError, ...
+            except Exception as exc:
                 raise DataError(
-                    f"{self.path} is not a readable zip: {exc}",
+                    f"{self.path} is not a readable zip: {shown(str(exc))}",
                     hint="fetch it again; a download may have been cut short",
                 ) from exc
-        return self._archive
+        return self._members
 
     def names(self) -> list[str]:
-        """Every member, sorted, without what macOS adds and hidden names."""
-        return sorted(
-            name for name in self.archive.namelist() if not name.startswith(("__MACOSX/", ".")) and "/." not in name
-        )
+        """Every member, sorted, without what macOS adds and hidden names; of several of one name the last counts."""
+        return [name for name in self.members.names if not name.startswith(("__MACOSX/", ".")) and "/." not in name]
 
     def read(self, name: str) -> bytes:
         """The content of one member. Errors: DataError."""
         try:
-            info = self.archive.getinfo(name)
+            info = self.members.find(name)
             if info.file_size > MAX_MEMBER_BYTES:
                 raise DataError(
-                    f"{name} in {self.path} inflates to {info.file_size:,} bytes; valid: {MAX_MEMBER_BYTES:,}"
+                    f"{shown(name)} in {self.path} inflates to {info.file_size:,} bytes; valid: {MAX_MEMBER_BYTES:,}"
                 )
-            return self.archive.read(info)
+            return read_member(self.path, info)
         except DataError:
             raise
         # zipfile raises many kinds on damaged members: BadZipFile, zlib.error, EOFError, RuntimeError (encrypted), ...
         except Exception as exc:
-            raise DataError(f"cannot read {name} in {self.path}: {exc}") from exc
+            raise DataError(f"cannot read {shown(name)} in {self.path}: {shown(str(exc))}") from exc
 
     def state(self, name: str) -> str:
         """Size and CRC, from the central directory."""
-        info = self.archive.getinfo(name)
-        return f"{info.file_size},{info.CRC}"
+        return self.members.state(name)
+
+
+def read_member(path: Path, info: zipfile.ZipInfo) -> bytes:
+    """The content of a member, in no more memory than its header claims.
+
+    Errors: whatever zipfile raises on damage.
+    """
+    if info.compress_type not in INFLATED_BY_STEPS:
+        raise zipfile.BadZipFile(f"compression method {info.compress_type}; valid: stored or deflated, as zip -r does")
+    content = bytearray()
+    with path.open("rb") as file, open_member(file, info) as member:
+        while block := member.read(STEP):
+            content += block
+    return bytes(content)
