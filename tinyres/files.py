@@ -6,20 +6,27 @@ Nothing else in tinyres opens a file for writing under its final name.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import io
 import os
+import re
 import shutil
+import sys
 import tempfile
+import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyres.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
 TEMPORARY = ".part-"
-"""In the name of every file that is not whole yet."""
+"""In the name of every file and folder that is not whole yet."""
 
 
 @contextlib.contextmanager
@@ -36,11 +43,13 @@ def storage_errors(path: Path) -> Iterator[None]:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path` for a library that writes by name; renamed to `path` if the block succeeds.
 
-    The temporary keeps the suffix, since some libraries choose the format by it. Errors: StorageError.
+    The temporary keeps the suffix, since some libraries choose the format by it. What a killed writer of `path` left
+    is removed. Errors: StorageError.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}{TEMPORARY}", suffix=path.suffix)
+        _sweep_beside(path.with_name(path.stem))
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path.stem), suffix=path.suffix)
         os.close(handle)
     temporary = Path(name)
     try:
@@ -55,13 +64,66 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(path)
             sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may be what failed; the next writer sweeps
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` to make it in, which is removed at the end. Errors: StorageError."""
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_beside(target)
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target.name)))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:
     """Remove what writers of `folder` left half written when they were killed. Only where no other can be writing."""
     for path in folder.glob(f".*{TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _prefix(name: str) -> str:
+    """What a temporary for `name` begins with: it says which process writes it."""
+    return f".{name}{TEMPORARY}{_place()}-{os.getpid()}-"
+
+
+@functools.cache
+def _place() -> str:
+    """Where the number of a process means something: this machine, and of its containers this one."""
+    node = os.uname().nodename if hasattr(os, "uname") else ""
+    with contextlib.suppress(OSError):  # absent beside Linux
+        node += str(Path("/proc/self/ns/pid").stat().st_ino)
+    return f"{zlib.crc32(node.encode()):08x}"
+
+
+def _sweep_beside(target: Path) -> None:
+    """Remove temporaries for `target` whose writers are dead; those of other machines stay: nothing is known of them.
+
+    The name and not a lock tells it: over SMB a lock keeps the library from writing that is given the name.
+    """
+    known = re.compile(rf"{re.escape(f'.{target.name}{TEMPORARY}{_place()}')}-(\d+)-")
+    for path in target.parent.iterdir():
+        if (found := known.match(path.name)) and not _is_alive(int(found[1])):
+            with contextlib.suppress(OSError):
+                remove(path)
+
+
+def _is_alive(process: int) -> bool:
+    if sys.platform == "win32":  # there the question would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -83,6 +145,18 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write UTF-8 `content` to `path`, atomically. Errors: StorageError."""
     write_bytes(path, content.encode())
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as .npy to `path`, atomically. Errors: StorageError.
+
+    NumPy itself writes to files in C and may say nothing of a last block that found no room.
+    """
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, array)
+    write_bytes(path, content.getvalue())
 
 
 def read_whole(path: Path, most: int, *, error: type[InputError] = InputError) -> bytes:

@@ -18,14 +18,15 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tinyres import records, weights
 from tinyres.environment import Environment
-from tinyres.errors import CheckpointError, InputError, UsageError, suggest
-from tinyres.files import sha256_of, storage_errors
+from tinyres.errors import CheckpointError, InputError, StorageError, UsageError, suggest
+from tinyres.files import remove, sha256_of, storage_errors
 from tinyres.recipes import Recipe
 from tinyres.spec import ModelSpec
 
@@ -130,6 +131,11 @@ class Run:
         """What was asked. Errors: InputError."""
         return records.load(RunConfig, self.path / "config.json")
 
+    def require_folder(self) -> None:
+        """Errors: StorageError if the folder was removed: a write would make a new one, with little in it."""
+        if not (self.path / "config.json").is_file():
+            raise StorageError(f"the run's folder {self.path} is gone", hint="tinyres train starts a new run")
+
     def state(self) -> RunState:
         """Where it stands. Errors: InputError."""
         return records.load(RunState, self.path / "state.json")
@@ -154,14 +160,15 @@ class Run:
         )
 
     def lock(self) -> AbstractContextManager[object]:
-        """Hold the run; the lock dies with its process. Errors: UsageError if another process holds it."""
+        """Hold the run; the lock dies with its process. Errors: UsageError if another holds it; StorageError."""
         from filelock import FileLock, Timeout  # a third of the start-up of commands that never lock
 
         lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            return lock.acquire()
-        except Timeout as exc:
-            raise UsageError(f"the run {self.name} is in use by another process") from exc
+        with storage_errors(self.path):
+            try:
+                return lock.acquire()
+            except Timeout as exc:
+                raise UsageError(f"the run {self.name} is in use by another process", hint="wait for it") from exc
 
 
 def merit(epoch: Epoch) -> tuple[int, float, int]:
@@ -208,9 +215,17 @@ def create_run(runs: Path, name: str | None, *, stem: str) -> Run:
 
 
 def save_config(run: Run, config: RunConfig, environment: Environment) -> None:
-    """Write what was asked and where."""
-    records.save(run.path / "config.json", config)
-    records.save(run.path / "env.json", environment)
+    """Write what was asked of a new run and where; if that fails its folder goes, and its name is free.
+
+    Errors: StorageError.
+    """
+    try:
+        records.save(run.path / "config.json", config)
+        records.save(run.path / "env.json", environment)
+    except StorageError:
+        with suppress(StorageError):
+            remove(run.path)
+        raise
 
 
 def list_runs(runs: Path) -> Iterator[Run]:
@@ -258,14 +273,15 @@ def find_model(text: str | None, runs: Path) -> Model:
         if (folder / "config.json").is_file():
             run = Run(folder)
             if not run.weights.is_file():
-                resumable = f"tinyres train --resume {run.name}" if run.last.is_file() else "tinyres train, a new run"
-                raise CheckpointError(f"the run {run.name} has no checkpoint yet", hint=resumable)
+                mend = f"tinyres train --resume {run.name}" if run.last.is_file() else "tinyres train starts a new one"
+                raise CheckpointError(f"the run {run.name} has no checkpoint yet", hint=mend)
             return Model(run.weights, run, folder, "run")
     if (shipped := weights.folder(text)) is not None:
         run = Run(shipped)
         return Model(run.weights, run, runs / text, "shipped")
     if path.is_dir():
-        raise CheckpointError(f"{text} is a folder without config.json, so no run")
+        runs_here = suggest(text, [run.name for run in list_runs(runs)])
+        raise CheckpointError(f"{text} is a folder without config.json, so no run", hint=runs_here)
     if path.is_file():
         if path.suffix in (".pth", ".pt"):
             raise CheckpointError(f"{text} is a PyTorch file, not a checkpoint of ours", hint=f"tinyres import {text}")

@@ -7,11 +7,13 @@ key covers the source's content and the decoding. Pictures that cannot be read a
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import multiprocessing
 import os
 import pickle
+import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -26,7 +28,7 @@ from tinyres.data.sources import SPLITS, Source, SplitName, read_pixels
 from tinyres.data.statistics import ChannelSums, Statistics
 from tinyres.environment import usable_cores
 from tinyres.errors import DataError
-from tinyres.files import remove, storage_errors, sync_folder, write_bytes
+from tinyres.files import remove, storage_errors, sync_folder, write_array, write_bytes
 from tinyres.spec import Preprocess
 from tinyres.units import counted
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 CHUNK = 500
 """Pictures a worker decodes between two reports: small enough for a lively bar, large enough to pay for the call."""
+UNREADABLE = "open one of its pictures: files may be cut short, or of a format that is not read"
 _IN_PROCESS_BELOW = 1000
 """Fewer pictures than this are decoded here: starting workers would take longer."""
 
@@ -105,14 +108,15 @@ def build(source: Source, preprocess: Preprocess, root: Path, progress: Progress
 
 def _build(source: Source, preprocess: Preprocess, folder: Path, fingerprint: str, progress: Progress) -> None:
     partial = folder.with_name(folder.name + ".partial")
-    partial.mkdir(exist_ok=True)
     labels = {split: source.labels(split) for split in SPLITS}
-    for split in SPLITS:
-        _allocate(
-            partial / f"{split}.images.npy", (len(labels[split]), preprocess.image_size, preprocess.image_size, 3)
-        )
     journal = partial / "done.jsonl"
-    done = _read_journal(journal)
+    done = _resumable(partial, labels)
+    if not done:
+        remove(partial)
+        partial.mkdir()
+        for split in SPLITS:
+            size = preprocess.image_size
+            _allocate(partial / f"{split}.images.npy", (len(labels[split]), size, size, 3))
     _cut_torn_line(journal)
     waiting = [chunk for chunk in _chunks(labels) if (chunk.split, chunk.start) not in done]
     total = sum(chunk.stop - chunk.start for chunk in waiting)
@@ -149,6 +153,20 @@ def _chunks(labels: dict[SplitName, NDArray[np.int64]]) -> Iterator[_Chunk]:
             yield _Chunk(split, start, min(start + CHUNK, len(labels[split])))
 
 
+def _resumable(partial: Path, labels: dict[SplitName, NDArray[np.int64]]) -> dict[tuple[str, int], _Done]:
+    """What an unfinished build can go on from: its journal, if the arrays that it speaks of are there."""
+    try:
+        done = _read_journal(partial / "done.jsonl")
+        found = {split: len(np.load(partial / f"{split}.images.npy", mmap_mode="r")) for split in SPLITS}
+    except Exception:  # noqa: BLE001 - absent, or damaged, of which NumPy raises much: begun anew
+        return {}
+    stops: dict[tuple[str, int], int] = {(chunk.split, chunk.start): chunk.stop for chunk in _chunks(labels)}
+    done = {place: result for place, result in done.items() if stops.get(place) == result.stop}
+    whole = len(done) == len(stops)  # the gaps of unreadable pictures are closed only after the last chunk
+    fits = all(found[split] == len(labels[split]) or (whole and found[split] < len(labels[split])) for split in SPLITS)
+    return done if fits else {}
+
+
 def _read_journal(path: Path) -> dict[tuple[str, int], _Done]:
     done: dict[tuple[str, int], _Done] = {}
     if path.exists():
@@ -169,12 +187,8 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> None:
-    if not path.exists():
-        # A name of its own until the header is there, so that an interrupted allocation is not mistaken for an array.
-        temporary = path.with_suffix(".tmp")
-        np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()
-        _reserve(temporary)
-        temporary.replace(path)
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
+    _reserve(path)
 
 
 def _reserve(path: Path) -> None:
@@ -230,7 +244,15 @@ _worker: tuple[Source, Preprocess, Path] | None = None
 
 def _start_worker(job: Path) -> None:
     global _worker  # noqa: PLW0603 - a pool's initializer can hand state to its calls in no other way
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = pickle.loads(job.read_bytes())  # noqa: S301 - written by the parent, a moment ago
+
+
+def _end_with_parent() -> None:
+    """A pool's processes would wait for work for ever, each with its memory, if the parent was killed."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _decode_here(chunk: _Chunk) -> _Done:
@@ -279,10 +301,10 @@ def _finish(
     missing = sorted(set(range(len(source.class_ids))) - set(labels["train"].tolist()))
     if missing:
         remove(partial)
-        raise DataError(f"class {source.class_ids[missing[0]]!r} has no readable training picture")
+        raise DataError(f"class {source.class_ids[missing[0]]!r} has no readable training picture", hint=UNREADABLE)
     if not len(labels["val"]):
         remove(partial)
-        raise DataError("no validation picture can be read")
+        raise DataError("no validation picture can be read", hint=UNREADABLE)
     sums = ChannelSums.total([result.sums for result in done if result.split == "train"])
     manifest = Manifest(
         schema=SCHEMA,
@@ -297,10 +319,12 @@ def _finish(
         seconds=round(sum(result.seconds for result in done), 3),
     )
     records.save(partial / "manifest.json", manifest)
-    (partial / "done.jsonl").unlink()
-    (partial / "job.pickle").unlink(missing_ok=True)
+    remove(folder)  # it has no manifest, so it is no cache
     partial.replace(folder)
     sync_folder(folder.parent)
+    with contextlib.suppress(OSError):  # without the journal, what was cut off before this could not be told from done
+        for name in ("done.jsonl", "job.pickle"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _keep(partial: Path, split: SplitName, labels: NDArray[np.int64], bad: list[int]) -> NDArray[np.int64]:
@@ -311,10 +335,11 @@ def _keep(partial: Path, split: SplitName, labels: NDArray[np.int64], bad: list[
     if len(images) != len(kept):  # a build that was cut off after this closes no gap twice
         temporary = path.with_suffix(".tmp")
         closed = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(kept), *images.shape[1:]))
+        _reserve(temporary)
         for start in range(0, len(kept), CHUNK):
             closed[start : start + CHUNK] = images[kept[start : start + CHUNK]]
         closed.flush()
         temporary.replace(path)
     labels = labels[kept]
-    np.save(partial / f"{split}.labels.npy", labels)
+    write_array(partial / f"{split}.labels.npy", labels)
     return labels

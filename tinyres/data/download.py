@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from tinyres.errors import DataError
-from tinyres.files import sha256_of, storage_errors
+from tinyres.files import sha256_of, storage_errors, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,10 @@ def fetch(archive: Archive, path: Path, progress: Progress) -> Path:
             with progress.task(f"downloading {path.name}", archive.size_bytes, "B", done=already) as task:
                 _fetch_all(archive, partial, task.advance)
             _check(archive, partial)
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())  # a power cut must not leave half of it under its name
             partial.replace(path)
+            sync_folder(path.parent)
     return path
 
 

@@ -216,6 +216,8 @@ class Trainer:
     def keep(self, finished: Epoch) -> None:
         """Write the weights of `finished`, the last of the history, where it is the best so far or the last of all."""
         last = finished.complete and finished.epoch == self.recipe.epochs
+        if self.world.is_first:
+            self.run.require_folder()
         for path, earned in ((self.run.best, max(self.history, key=merit) is finished), (self.run.final, last)):
             if earned and self.world.is_first:
                 selected_on = "none" if path == self.run.final else self.dataset.judged_on
@@ -267,6 +269,7 @@ class Trainer:
     def set_state(self, state: State, message: str = "") -> None:
         """Record in the run's folder where it stands."""
         if self.world.is_first:
+            self.run.require_folder()
             self.run.set_state(state, epochs=self.epoch, message=message)
 
     def save(self) -> None:
@@ -275,6 +278,7 @@ class Trainer:
         self.check_finite(sums)
         if not self.world.is_first:
             return
+        self.run.require_folder()
         try:
             save_state(self.run.last, self._state(sums))
         except StorageError as exc:
