@@ -68,8 +68,8 @@ METRICS = {
     "size": Metric(BYTES, lambda row, _: row.artifact_bytes),
 }
 PATTERN = re.compile(
-    r"(?:(?P<rows>[^:<>]+):)?\s*(?P<metric>[a-z0-9]+)(?:@(?P<batch>\d+))?"
-    r"\s*(?P<sign>[<>])\s*(?P<bound>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-z%]*)"
+    r"(?:(?P<rows>[^:<>]+):)?\s*(?P<metric>[a-z0-9]+)(?:@(?P<batch>[0-9]{1,9}))?"
+    r"\s*(?P<sign>[<>])\s*(?P<bound>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[A-Za-z%]*)"
 )
 
 

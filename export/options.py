@@ -52,6 +52,6 @@ def parse_sizes(text: str) -> tuple[int, ...]:
 
 def _numbers(text: str, separator: str) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(separator)]
-    if not all(word.isascii() and word.isdigit() and 1 <= int(word) <= MAX_BATCH for word in words):
+    if not all(word.isascii() and word.isdigit() and len(word) < 5 and 1 <= int(word) <= MAX_BATCH for word in words):
         raise UsageError(f"--batch {text!r}: batches are whole numbers from 1 to {MAX_BATCH}", hint=EXAMPLES[separator])
     return tuple(int(word) for word in words)

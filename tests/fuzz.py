@@ -1,14 +1,16 @@
-"""Damaged files by the thousand for every reader: `make fuzz`, or `python tests/fuzz.py --cases 10000 --seed 0`.
+"""Bad input by the thousand for everything that reads: `make fuzz`, or `python tests/fuzz.py --cases 10000 --seed 0`.
 
-A real file is changed at the level of bytes and read. It must be read, or refused with a TinyresError; anything else
-is a finding: another exception, a crash of the process, more than 20 s, or more memory than a bound. Case N of a reader
-is the same bytes at every run with the same kit; `--only READER --first N --cases 1` shows it again. Prints JSON.
+A real file, text or command line is damaged, in its bytes or in what its format means by them, and read. It must be
+read, or refused with a TinyresError of one line; anything else is a finding: another exception, a crash of the
+process, more than 20 s, or more memory than a bound. Case N of a reader is the same at every run with the same kit;
+`--only READER --first N --cases 1` shows it again. Prints JSON. `tests/fuzzing/` has the readers and the damages.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import shutil
@@ -18,188 +20,26 @@ import sys
 import tempfile
 import time
 import traceback
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from PIL import Image
+from fuzzing.kit import make_kit
+from fuzzing.readers import Outcome, Reader, readers
 
 from tinyres.errors import TinyresError
 
 SLOWEST_S = 20
 MEMORY = 6 * 2**30
 """Of address space in all, libraries included."""
-NUMBERS = (b"-1", b"0", b"1e999", b"99999999999999999999", b"NaN", b"null", b'"x"', b"[]", b"{}")
-INTEGERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Something that takes files from strangers."""
-
-    name: str
-    home: Path
-    """What it needs; copied for each case."""
-    file: str
-    """In it, the one that is changed."""
-    read: Callable[[Path], object]
-    """Given the copy."""
+GROWTH = 2**30
+"""Of resident memory within a case; twice the largest member of a zip fits."""
 
 
 class Hang(BaseException):
     """It took too long; no reader may catch it."""
-
-
-def readers(kit: Path) -> Iterator[Reader]:
-    """All of them, over the files of `make_kit`."""
-    from tinyres.bench import results
-    from tinyres.checkpoint import load_state, load_weights
-    from tinyres.data.dataset import open_dataset, read_cache
-    from tinyres.decode import pixels_from_file
-    from tinyres.describe import describe
-    from tinyres.export import golden
-    from tinyres.export.certificate import read_certificate
-    from tinyres.importing import import_seed, read_history
-    from tinyres.runs import Run
-    from tinyres.runtime.backends import open_runner
-    from tinyres.runtime.metadata import read_artifact
-    from tinyres.spec import Preprocess
-
-    small = Preprocess(image_size=16)
-    for picture in sorted((kit / "pictures").iterdir()):
-        name = f"picture {picture.suffix[1:]}"
-        yield Reader(
-            name, kit / "pictures", picture.name, lambda home, n=picture.name: pixels_from_file(home / n, small)
-        )
-    onnx = kit / "export"
-    spec = read_artifact(onnx / "fp32.onnx")[1].spec
-    yield Reader("artifact's metadata", onnx, "fp32.onnx", lambda home: read_artifact(home / "fp32.onnx"))
-    yield Reader("artifact", onnx, "fp32.onnx", lambda home: open_runner(home / "fp32.onnx").close())
-    yield Reader(
-        "artifact in OpenVINO",
-        onnx,
-        "fp32.onnx",
-        lambda home: open_runner(home / "fp32.onnx", backend="openvino").close(),
-    )
-    yield Reader("certificate", onnx, "fp32.onnx.json", lambda home: read_certificate(home / "fp32.onnx"))
-    yield Reader(
-        "golden vectors", onnx, "fp32.onnx.golden.npz", lambda home: golden.read_golden(home / "fp32.onnx", spec)
-    )
-    run = kit / "run"
-    yield Reader("checkpoint", run, "best.safetensors", lambda home: load_weights(home / "best.safetensors").model())
-    yield Reader("training state", run, "last.safetensors", lambda home: load_state(home / "last.safetensors"))
-    yield Reader("run's config", run, "config.json", lambda home: Run(home).config())
-    yield Reader("run's history", run, "history.json", lambda home: Run(home).history())
-    yield Reader("run's state", run, "state.json", lambda home: Run(home).state())
-    yield Reader(
-        "seed's history", run, "training_history.json", lambda home: read_history(home / "training_history.json")
-    )
-    for name in ("config.json", "best.safetensors", "training_history.json"):
-        yield Reader(f"info {name}", run, name, lambda home, n=name: describe(home / n))
-    for name in ("fp32.onnx", "fp32.onnx.json", "fp32.onnx.golden.json", "fp32.onnx.golden.npz"):
-        yield Reader(f"info {name}", onnx, name, lambda home, n=name: describe(home / n))
-    yield Reader("results", kit / "results", "results.json", lambda home: results.load(home / "results.json"))
-    yield Reader(
-        "state dict", kit / "seed", "seed.pth", lambda home: import_seed(home / "seed.pth", runs=home / "runs")
-    )
-    yield Reader(
-        "zip", kit / "zip", "data.zip", lambda home: open_dataset(str(home / "data.zip"), image_size=16, cache_dir=home)
-    )
-    annotations = "tiny/val/val_annotations.txt"
-    yield Reader(
-        "annotations",
-        kit / "tree",
-        annotations,
-        lambda home: open_dataset(str(home / "tiny"), image_size=16, cache_dir=home),
-    )
-    for file in sorted((kit / "cache").iterdir()):
-        yield Reader(f"cache {file.name}", kit / "cache", file.name, lambda home: read_cache(home, name="fuzzed"))
-
-
-def make_kit(kit: Path) -> None:
-    """A small file of each kind, made by tinyres itself."""
-    import torch
-    from seed_network import seed_network
-    from tiny import TINY, write_pictures
-
-    from tinyres import launch
-    from tinyres.data import shapes
-    from tinyres.data.dataset import open_dataset
-    from tinyres.export.pipeline import export_onnx
-    from tinyres.progress import Silent
-    from tinyres.training.train import train
-
-    (kit / "pictures").mkdir(parents=True)
-    drawn = Image.fromarray(shapes.render("val", 0, 40))
-    for suffix in ("png", "jpg", "gif", "webp", "bmp", "tif", "ppm"):
-        drawn.save(kit / "pictures" / f"drawn.{suffix}")
-    write_pictures(kit / "data" / "train", classes=3, each=8)
-    write_pictures(kit / "data" / "val", classes=3, each=4, split="val")
-    started = launch.new_run(str(kit / "data"), TINY, runs=kit / "runs", name="run", progress=Silent())
-    train(started.run, started.config, started.dataset, progress=Silent())
-    export_onnx(
-        started.run.best, kit / "export" / "fp32.onnx", dataset=started.dataset, batches=(1, 2, 3), progress=Silent()
-    )
-    shutil.copytree(started.run.path, kit / "run")
-    (kit / "results").mkdir()
-    shutil.copy(Path(__file__).parents[1] / "results" / "bench" / "demo" / "results.json", kit / "results")
-    (kit / "seed").mkdir()
-    torch.save(
-        seed_network(classes=4, blocks=(1, 1, 1, 1), widths=(2, 3, 4, 5)).state_dict(), kit / "seed" / "seed.pth"
-    )
-    (kit / "zip").mkdir()
-    with zipfile.ZipFile(kit / "zip" / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted((kit / "data").rglob("*.png")):
-            archive.write(path, path.relative_to(kit / "data"))
-    tree = kit / "tree" / "tiny"
-    lines = []
-    for index, path in enumerate(sorted((kit / "data" / "train").rglob("*.png"))):
-        ours = tree / "train" / f"n{index % 2:08}" / "images" / path.name
-        ours.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, ours)
-        if index < 6:
-            (tree / "val" / "images").mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, tree / "val" / "images" / f"val_{index}.JPEG")
-            lines.append(f"val_{index}.JPEG\tn{index % 2:08}\t0\t0\t9\t9\n")
-    (tree / "val" / "val_annotations.txt").write_text("".join(lines))
-    open_dataset(str(kit / "data"), image_size=16, cache_dir=kit / "made")
-    (folder,) = (path.parent for path in (kit / "made").rglob("manifest.json"))
-    shutil.copytree(folder, kit / "cache")
-
-
-def mutated(content: bytes, rng: random.Random) -> bytes:
-    """`content` with one to four changes of the kinds that broken disks, transfers and ill will make."""
-    data = bytearray(content)
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        at = rng.randrange(len(data) + 1)
-        span = min(rng.choice((1, 2, 4, 8, 64, 4096)), len(data) - at)
-        kind = rng.randrange(9)
-        if kind == 0 and at < len(data):
-            data[at] ^= 1 << rng.randrange(8)
-        elif kind == 1:
-            data[at : at + span] = rng.randbytes(span)
-        elif kind == 2:
-            del data[at : at + span]
-        elif kind == 3:
-            data[at:at] = data[at : at + span] * rng.choice((1, 2, 50))
-        elif kind == 4:
-            del data[at:]
-        elif kind == 5:
-            data[at : at + span] = bytes(span)
-        elif kind == 6:
-            width = rng.choice((1, 2, 4, 8))
-            value = rng.choice(INTEGERS) % 2 ** (8 * width)
-            data[at : at + width] = value.to_bytes(width, rng.choice(("little", "big")))
-        elif kind == 7:
-            digits = [spot for spot in range(at, min(at + 400, len(data))) if 48 <= data[spot] <= 57]
-            if digits:
-                data[digits[0] : digits[0] + 1] = rng.choice(NUMBERS)
-        else:
-            data[at:at] = rng.randbytes(rng.choice((1, 16, 1000)))
-    return bytes(data)
 
 
 @contextmanager
@@ -217,29 +57,60 @@ def limited_time() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+class Memory:
+    """Resident memory of this process since a moment, where Linux tells it."""
+
+    def __init__(self) -> None:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        self._before = self._read("VmRSS")
+
+    def growth(self) -> int:
+        """Bytes that were held at most, beyond those held before."""
+        return self._read("VmHWM") - self._before
+
+    @staticmethod
+    def _read(name: str) -> int:
+        try:
+            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        except OSError:
+            return 0
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
 def try_case(reader: Reader, number: int, seed: int, scratch: Path) -> tuple[str, str]:
     """The kind of outcome ("read", the name of a TinyresError, or "finding"), and what is to be said of it."""
     original = (reader.home / reader.file).read_bytes()
     rng = random.Random(f"{reader.name} {seed} {number}")  # noqa: S311 - the same every time is what is wanted
-    content = mutated(original, rng)
+    content = reader.damage(original, rng)
     home = scratch / "case"
-    shutil.copytree(reader.home, home)
+    shutil.copytree(reader.home, home, symlinks=True)
     (home / reader.file).write_bytes(content)
     try:
+        kind, said = _judged(reader, home)
+    finally:
+        shutil.rmtree(home)
+    return kind, said
+
+
+def _judged(reader: Reader, home: Path) -> tuple[str, str]:
+    memory = Memory()
+    try:
         with limited_time():
-            reader.read(home)
-        return "read", ""
+            found = reader.read(home)
+        kind = str(found) if isinstance(found, Outcome) else "read"
     except TinyresError as exc:
-        if not str(exc) or "\n" in str(exc):
+        if len(str(exc).splitlines()) != 1:
             return "finding", f"{type(exc).__name__} of no words or several lines: {str(exc)[:200]!r}"
-        return type(exc).__name__, ""
+        kind = type(exc).__name__
     except Hang:
         return "finding", f"more than {SLOWEST_S} s"
     except Exception as exc:  # noqa: BLE001 - that is what is looked for
         where = traceback.extract_tb(exc.__traceback__)[-1]
-        return "finding", f"{type(exc).__name__}: {str(exc)[:200]} ({Path(where.filename).name}:{where.lineno})"
-    finally:
-        shutil.rmtree(home)
+        return "finding", f"{type(exc).__name__}: {str(exc)[:500]} ({Path(where.filename).name}:{where.lineno})"
+    if memory.growth() > GROWTH:
+        return "finding", f"it held {memory.growth() / 2**20:,.0f} MiB"
+    return kind, ""
 
 
 def child(kit: Path, names: list[str], start: int, first: int, cases: int, seed: int) -> None:
@@ -249,52 +120,92 @@ def child(kit: Path, names: list[str], start: int, first: int, cases: int, seed:
     """
     chosen = [reader for reader in readers(kit) if reader.name in names]
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    told = os.fdopen(os.dup(1), "w", encoding="utf-8")  # commands write on stdout
     with tempfile.TemporaryDirectory(prefix="tinyres-fuzz-") as scratch:
         for reader in chosen:
-            for number in range(start, first + cases):
-                print(json.dumps([reader.name, number]), flush=True)
+            for number in range(start, first + count_of(reader, cases)):
+                print(json.dumps([reader.name, number]), file=told, flush=True)
                 began = time.perf_counter()
                 outcome, said = try_case(reader, number, seed, Path(scratch))
-                print(json.dumps([outcome, said, round(time.perf_counter() - began, 3)]), flush=True)
+                took = round(time.perf_counter() - began, 3)
+                print(json.dumps([outcome, said, took]), file=told, flush=True)
             start = first
 
 
-def fuzz(kit: Path, *, cases: int, seed: int = 0, only: str | None = None, first: int = 0) -> dict[str, object]:
-    """Try `cases` of each reader in a process apart, which is started again after a case that kills it."""
-    names = [reader.name for reader in readers(kit) if only in (None, reader.name)]
-    outcomes: dict[str, Counter[str]] = {name: Counter() for name in names}
-    findings: list[dict[str, object]] = []
-    slowest = 0.0
-    waiting, start = names, first
-    while waiting:
-        numbers = [str(number) for number in (start, first, cases, seed)]
-        words = [sys.executable, __file__, "child", str(kit), json.dumps(waiting), *numbers]
-        case: list[object] | None = None
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                found = json.loads(line)
-                if len(found) == 2:
-                    case = found
-                    continue
-                assert case is not None
-                outcomes[str(case[0])][found[0]] += 1
-                slowest = max(slowest, found[2])
-                if found[0] == "finding":
-                    findings.append({"reader": case[0], "case": case[1], "what": found[1]})
+def count_of(reader: Reader, cases: int) -> int:
+    """How many cases a reader gets."""
+    return max(1, round(cases * reader.share))
+
+
+class Tally:
+    """What came of the cases of some readers, in a process apart, which is started again after a case that kills it."""
+
+    def __init__(self, counts: dict[str, int]) -> None:
+        self.counts = counts
+        self.outcomes: dict[str, Counter[str]] = {name: Counter() for name in counts}
+        self.seconds = dict.fromkeys(counts, 0.0)
+        self.findings: list[dict[str, object]] = []
+        self.slowest: tuple[float, str, int] = (0.0, "", 0)
+
+    def run(self, kit: Path, *, cases: int, seed: int, first: int) -> None:
+        """Try all of them."""
+        waiting, start = list(self.counts), first
+        while waiting:
+            numbers = [str(number) for number in (start, first, cases, seed)]
+            words = [sys.executable, __file__, "child", str(kit), json.dumps(waiting), *numbers]
+            with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+                assert process.stdout is not None
+                case = self._listen(process.stdout)
+            if case is None:
+                if process.returncode:
+                    raise SystemExit(f"a fuzzing process ended with {process.returncode} between cases")
+                return
+            self._add(case, "finding", f"the process died: {process.returncode}", 0.0)
+            waiting, start = waiting[waiting.index(case[0]) :], case[1] + 1
+            if start >= first + self.counts[case[0]]:
+                waiting, start = waiting[1:], first
+
+    def _listen(self, lines: Iterable[str]) -> tuple[str, int] | None:
+        """Count what a child tells; the case that it began and did not end, if there is one."""
+        case: tuple[str, int] | None = None
+        for line in lines:
+            told = json.loads(line)
+            if len(told) == 2:
+                case = (told[0], told[1])
+            elif case is not None:
+                self._add(case, *told)
                 case = None
-        if case is None:
-            if process.returncode:
-                raise SystemExit(f"the fuzzing process ended with {process.returncode} between cases")
-            break
-        outcomes[str(case[0])]["finding"] += 1
-        findings.append({"reader": case[0], "case": case[1], "what": f"the process died: {process.returncode}"})
-        waiting = waiting[waiting.index(str(case[0])) :]
-        start = int(str(case[1])) + 1
-        if start >= first + cases:
-            waiting, start = waiting[1:], first
-    total = sum(sum(counts.values()) for counts in outcomes.values())
-    return {"cases": total, "seed": seed, "slowest_s": slowest, "outcomes": outcomes, "findings": findings}
+        return case
+
+    def _add(self, case: tuple[str, int], outcome: str, said: str, seconds: float) -> None:
+        self.outcomes[case[0]][outcome] += 1
+        self.seconds[case[0]] += seconds
+        self.slowest = max(self.slowest, (seconds, *case))
+        if outcome == "finding":
+            self.findings.append({"reader": case[0], "case": case[1], "what": said})
+            print(f"{case[0]}, case {case[1]}: {said}", file=sys.stderr)
+
+
+def fuzz(
+    kit: Path, *, cases: int, seed: int = 0, only: str | None = None, first: int = 0, jobs: int = 1
+) -> dict[str, object]:
+    """Try `cases` of each reader, in `jobs` processes at a time."""
+    counts = {reader.name: count_of(reader, cases) for reader in readers(kit) if only in (None, reader.name)}
+    names = list(counts)
+    tallies = [Tally({name: counts[name] for name in names[job::jobs]}) for job in range(min(jobs, len(names)))]
+    began = time.perf_counter()
+    with ThreadPoolExecutor(len(tallies)) as pool:
+        for done in [pool.submit(one.run, kit, cases=cases, seed=seed, first=first) for one in tallies]:
+            done.result()
+    return {
+        "cases": sum(sum(kinds.values()) for one in tallies for kinds in one.outcomes.values()),
+        "seed": seed,
+        "seconds": round(time.perf_counter() - began, 1),
+        "slowest": max(one.slowest for one in tallies),
+        "outcomes": {name: one.outcomes[name] for name in names for one in tallies if name in one.outcomes},
+        "seconds_by_reader": {name: round(one.seconds[name], 1) for one in tallies for name in one.seconds},
+        "findings": [finding for one in tallies for finding in one.findings],
+    }
 
 
 def main() -> int:
@@ -308,13 +219,14 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", metavar="READER")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--kit", type=Path, help="kept there, and used again")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tinyres-kit-") as folder:
         kit = asked.kit or Path(folder) / "kit"
         if not kit.exists():
             make_kit(kit)
-        found = fuzz(kit, cases=asked.cases, seed=asked.seed, only=asked.only, first=asked.first)
+        found = fuzz(kit, cases=asked.cases, seed=asked.seed, only=asked.only, first=asked.first, jobs=asked.jobs)
     print(json.dumps(found, indent=1))
     return int(bool(found["findings"]))
 

@@ -13,6 +13,7 @@ from tinyres.data.cache import Manifest
 from tinyres.errors import ArtifactError, CheckpointError, InputError, suggest_file
 from tinyres.files import read_whole, sha256_of
 from tinyres.header import CheckpointHeader, read_header
+from tinyres.pictures import shown
 from tinyres.runs import Run, merit
 from tinyres.runtime.metadata import read_artifact
 from tinyres.runtime.passport import BuildOptions, read_passport
@@ -213,7 +214,7 @@ def _golden(path: Path) -> Description:
         pixels, exact = (array.shape for array in read_arrays(content, ("pixels", "exact")).values())
         (count, *sides), (_, classes) = pixels, exact
     except Exception as exc:
-        raise ArtifactError(f"{path.name} is not a file of golden vectors: {exc}") from exc
+        raise ArtifactError(f"{path.name} is not a file of golden vectors: {shown(str(exc))}") from exc
     facts = {"pictures": str(count), "pixels": "x".join(map(str, sides)), "classes": str(classes)}
     return Description("golden vectors (drawn pictures)", facts | {"file": size(path.stat().st_size)})
 

@@ -32,7 +32,7 @@ def find_pictures(names: Iterable[str | Path]) -> Iterator[Path]:
         found: Iterator[Path] = iter(())
         if os.path.isdir(name):  # noqa: PTH112 - Path's own raises for a name that is too long or may not be looked at
             found = pictures_in(Path(name))
-        elif glob.has_magic(str(name)) and not os.path.exists(name):  # noqa: PTH110 - as above
+        elif glob.has_magic(str(name)) and "\0" not in str(name) and not os.path.exists(name):  # noqa: PTH110 - as above
             matches = sorted(glob.glob(str(name), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
             found = (Path(match) for match in matches if not os.path.isdir(match))  # noqa: PTH112
         first = next(found, Path(name))
