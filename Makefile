@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-quick test-install test-triton embed-test fuzz check clean
+.PHONY: demo test test-quick test-install test-triton embed-test fuzz faults soak check clean
 .DEFAULT_GOAL := demo
 
 # uv where it is present (faster), else venv + pip. Both compile bytecode, so that the first command starts fast.
@@ -42,6 +42,13 @@ embed-test: $(READY)
 
 fuzz: $(READY)
 	@$(BIN)/python tests/fuzz.py --cases 400
+
+faults: $(READY)
+	@$(BIN)/python tests/faults.py
+
+soak: $(READY)
+	@$(BIN)/python tests/soak.py
+	@$(BIN)/python tests/heavy.py
 
 # mypy cannot follow the folder mapping of the editable install, so it sees the tree as it installs, through links.
 check: $(READY)
