@@ -101,3 +101,15 @@ def test_a_run_without_weights_and_a_folder_that_is_none_say_so(two_runs: Path) 
     (two_runs / "plain").mkdir()
     with pytest.raises(CheckpointError, match="so no run"):
         find_model(str(two_runs / "plain"), two_runs)
+
+
+@pytest.mark.parametrize("name", ["nul", "CON", "com1.old", "a.", "..", ".a", "-a", "a b", "a/b", "a:b", ""])
+def test_a_run_has_a_name_that_every_system_takes(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no run name"):
+        create_run(tmp_path, name, stem="x")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a", "_", "nul-1", "console", "com10", "v1.0", "über_2"])
+def test_other_names_are_taken(name: str, tmp_path: Path) -> None:
+    assert create_run(tmp_path, name, stem="x").path.is_dir()

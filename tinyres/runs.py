@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 SCHEMA = 1
+RUN_NAME = r"(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$))\w([\w.-]*[\w-])?"
+"""A folder's name on every system: Windows keeps some for devices, and drops a dot at the end."""
 DEMO_RUN = "demo"
 """`tinyres demo` writes here; it is never taken for the newest run."""
 
@@ -190,10 +192,10 @@ def create_run(runs: Path, name: str | None, *, stem: str) -> Run:
 
     Errors: UsageError for a name that is taken or no folder name; StorageError.
     """
-    if name is not None and not re.fullmatch(r"[\w][\w.-]*", name):
+    if name is not None and not re.fullmatch(RUN_NAME, name, re.IGNORECASE):
         raise UsageError(
             f"--name {name!r} is no run name",
-            hint="letters, digits, - _ . and no spaces; the first a letter, digit or _",
+            hint="letters, digits, - _ . and no spaces; the first a letter, digit or _, the last no dot; no device's name",
         )
     with storage_errors(runs):
         runs.mkdir(parents=True, exist_ok=True)

@@ -339,6 +339,7 @@ def _keep(partial: Path, split: SplitName, labels: NDArray[np.int64], bad: list[
         for start in range(0, len(kept), CHUNK):
             closed[start : start + CHUNK] = images[kept[start : start + CHUNK]]
         closed.flush()
+        del images, closed  # Windows replaces no file that is mapped
         temporary.replace(path)
     labels = labels[kept]
     write_array(partial / f"{split}.labels.npy", labels)
