@@ -284,6 +284,54 @@ def a_circle(model: onnx.ModelProto) -> None:
     model.graph.node[1].input.append(model.graph.node[1].output[0])
 
 
+def after_the_last(model: onnx.ModelProto, kind: str, *inputs: str, **attributes: Any) -> None:
+    model.graph.node.append(helper.make_node(kind, inputs, ["more"], **attributes))
+
+
+def weight(model: onnx.ModelProto, name: str, *dims: int) -> None:
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(dims, dtype=np.float32), name))
+
+
+def an_outer_sum_of_weights(model: onnx.ModelProto) -> None:
+    weight(model, "a", 20_000, 1)
+    weight(model, "b", 1, 20_000)
+    after_the_last(model, "Add", "a", "b")
+
+
+def an_outer_sum_with_the_picture(model: onnx.ModelProto) -> None:
+    weight(model, "a", 20_000, 1, 1, 1)
+    after_the_last(model, "Add", model.graph.node[0].output[0], "a")
+
+
+def a_wide_layer(model: onnx.ModelProto) -> None:
+    weight(model, "a", 100_000, 3, 1, 1)
+    after_the_last(model, "Conv", "preprocess.normalized", "a")
+
+
+def many_layers(model: onnx.ModelProto) -> None:
+    for number in range(500):
+        model.graph.node.append(helper.make_node("Relu", ["relu"], [f"more{number}"]))
+
+
+def an_order_that_does_not_fit(model: onnx.ModelProto) -> None:
+    after_the_last(model, "Transpose", "relu", perm=[0, 1, 2])
+
+
+def another_input(model: onnx.ModelProto) -> None:
+    model.graph.input.append(helper.make_tensor_value_info("second", TensorProto.FLOAT, [10**9]))
+
+
+def weights_left_out(model: onnx.ModelProto) -> None:
+    (entry,) = model.metadata_props
+    facts = json.loads(entry.value)
+    facts["spec"] |= {"widths": [4096, 4096]}
+    entry.value = json.dumps(facts)
+
+
+def too_many_dims(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].dims[:] = [2**62] * 200_000
+
+
 def a_huge_weight(model: onnx.ModelProto) -> None:
     model.graph.initializer[0].dims[:] = [10**6, 10**6]
 
@@ -309,14 +357,22 @@ def a_sparse_weight(model: onnx.ModelProto) -> None:
         (a_circle, "not in the order of its inputs"),
         (two_outputs_of_a_name, "not in the order of its inputs"),
         (a_huge_weight, "whose shape is not that of its numbers"),
+        (too_many_dims, "whose shape is not that of its numbers"),
+        (an_outer_sum_of_weights, "an operation on weights alone"),
+        (an_outer_sum_with_the_picture, "a layer of 15,360,000 numbers"),
+        (a_wide_layer, "a layer of 25,600,000 numbers"),
+        (many_layers, "more than 160 operations"),
+        (an_order_that_does_not_fit, "the operation 'Transpose' on shapes that it does not take"),
+        (another_input, "another input than image"),
+        (weights_left_out, "fewer weights than its network has"),
         (a_negative_weight, "whose shape is not that of its numbers"),
         (operation("Loop", body=BODY), "the operation 'Loop'"),
         (operation("ConstantOfShape", value=TENSOR), "the operation 'ConstantOfShape'"),
         (operation("Relu", body=BODY), "a graph or a tensor within an operation"),
         (operation("Relu", value=TENSOR), "a graph or a tensor within an operation"),
-        (operation("EPContext", "com.microsoft"), "the operation 'EPContext'"),
+        (operation("EPContext", "com.microsoft"), "the domain 'com.microsoft'"),
         (operation("Relu", "com.microsoft"), "the domain 'com.microsoft'"),
-        (a_huge_padding, "an operation's setting of 100000"),
+        (a_huge_padding, "the setting 'pads' of 100000"),
         (a_function, "functions, training, or not one graph"),
         (a_training_graph, "functions, training, or not one graph"),
     ],
@@ -375,6 +431,7 @@ def test_the_numbers_of_fields_are_those_of_the_onnx_package() -> None:
         contained.TENSOR_EXTERNAL,
     ]
     assert number(value, "name") == contained.VALUE_NAME
+    assert number(attribute, "name") == contained.ATTRIBUTE_NAME
     assert {number(attribute, name) for name in ("i", "ints")} == contained.ATTRIBUTE_INTEGERS
     nested = ("t", "g", "tensors", "graphs", "sparse_tensor", "sparse_tensors")
     assert {number(attribute, name) for name in nested} == contained.ATTRIBUTE_TENSORS_AND_GRAPHS

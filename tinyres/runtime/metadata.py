@@ -56,7 +56,7 @@ def read_artifact(path: Path) -> tuple[bytes, ArtifactMetadata]:
     """The bytes of an ONNX artifact that takes pictures, and what it says of itself. Errors: ArtifactError."""
     content = read_whole(path, MAX_BYTES, error=ArtifactError)
     metadata = metadata_of(content, place=str(path))
-    require_contained(content, place=str(path))
+    require_contained(content, metadata.spec, place=str(path))
     if metadata.input != "image":
         raise ArtifactError(f"{path} takes float tensors, not pictures", hint="export it with --input image")
     return content, metadata

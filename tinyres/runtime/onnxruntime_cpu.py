@@ -89,9 +89,13 @@ def count_int8(content: bytes) -> int:
 
 
 def quiet_options() -> Any:
-    """Session options without the library's warnings, which concern graph rewriting and go to stderr past our log."""
+    """Session options without the library's messages, which go to stderr past our log.
+
+    Warnings concern graph rewriting. Errors are raised with the same text; written, they hold a graph's names as they
+    are, and a terminal would act on them.
+    """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     return options
 
 
