@@ -30,8 +30,9 @@ from tinyres.describe import describe
 from tinyres.errors import ArtifactError, DataError, InputError, TinyresError, UsageError
 from tinyres.export.certificate import read_certificate
 from tinyres.export.options import parse_batches, parse_sizes
+from tinyres.harmless import shown
 from tinyres.importing import import_seed, read_history
-from tinyres.pictures import find_pictures, shown
+from tinyres.pictures import find_pictures
 from tinyres.recipes import DEMO, find_recipe, override
 from tinyres.runtime.metadata import ArtifactMetadata
 from tinyres.runtime.passport import BuildOptions, Passport, Sidecar, here, read_passport, require_fit, require_proven

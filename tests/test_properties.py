@@ -26,7 +26,8 @@ from tinyres.data.layout import read_layout
 from tinyres.decode import pixels_from_array, pixels_from_image
 from tinyres.errors import DataError, UsageError
 from tinyres.export.options import parse_batches
-from tinyres.pictures import is_picture, shown
+from tinyres.harmless import acts, shown
+from tinyres.pictures import is_picture
 from tinyres.recipes import DEMO, RECIPES, Recipe, override
 from tinyres.runs import Epoch
 from tinyres.spec import ModelSpec, Preprocess
@@ -42,7 +43,10 @@ steady = settings(
 )
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
-names = st.text(min_size=1, max_size=12)
+some = st.floats(0, 1e12)
+share = st.floats(0, 1)
+counts = st.integers(0, 10**12)
+names = st.text(min_size=1, max_size=12).filter(lambda name: not acts(name))
 specs = st.builds(
     lambda ids, words, mean, size: ModelSpec(
         class_ids=tuple(ids),
@@ -52,15 +56,15 @@ specs = st.builds(
         preprocess=Preprocess(image_size=size, mean=mean, std=(0.5, 0.25, 1e-3)),
     ),
     st.lists(names, min_size=2, max_size=5, unique=True),
-    st.lists(st.text(max_size=12), min_size=5, max_size=5),
+    st.lists(names, min_size=5, max_size=5),
     st.tuples(finite, finite, finite),
     st.integers(8, 512),
 )
 epochs = st.builds(
     Epoch,
-    *(st.integers(0, 2**62), st.integers(0, 2**62), st.booleans()),
-    *(finite, finite, finite, finite),
-    *(st.integers(0, 2**62), finite, finite, finite),
+    *(counts, counts, st.booleans()),
+    *(some, share, some, share),
+    *(counts, some, some, some),
 )
 
 

@@ -9,12 +9,13 @@ import re
 import struct
 import subprocess
 import threading
+import tracemalloc
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,22 @@ import torch
 from drawn_results import results, row
 from onnx import TensorProto, helper
 from PIL import Image
-from tiny import TrainedRun, small_spec
+from tiny import TrainedRun, small_spec, write_pictures
 from typer.testing import CliRunner
 
 from tinyres import arrays, seed
 from tinyres.bench.reports import markdown, page
 from tinyres.checkpoint import load_weights
 from tinyres.cli import app
-from tinyres.console import harmless
+from tinyres.data.dataset import open_dataset
 from tinyres.decode import MAX_BYTES, pixels_from_bytes, pixels_from_file
-from tinyres.errors import ArtifactError, CheckpointError, ImageError, InputError
+from tinyres.errors import ArtifactError, CheckpointError, DataError, ImageError, InputError
 from tinyres.export.artifact import Exported
 from tinyres.export.certificate import read_certificate
 from tinyres.export.triton import Throughput, config_text
 from tinyres.files import read_whole
+from tinyres.harmless import shown_lines
+from tinyres.pictures import pictures_in
 from tinyres.runtime import contained
 from tinyres.runtime.backends import open_runner
 from tinyres.runtime.metadata import read_artifact
@@ -71,7 +74,12 @@ def test_a_pth_that_runs_a_command_is_refused_and_runs_nothing(
     mark.unlink()
     found = cli.invoke(app, ["import", str(file), "--runs", str(tmp_path / "runs")])
     assert found.exit_code == 2
-    assert "is not a state dict that loads safely" in found.stderr
+    refused = (
+        "in the form that torch.save wrote before PyTorch 1.6"
+        if old_format
+        else "loads safely: it names 'posix.system'"
+    )
+    assert refused in found.stderr
     assert not mark.exists()
     assert not (tmp_path / "runs").exists()
 
@@ -100,7 +108,7 @@ def test_the_library_names_no_unsafe_reader() -> None:
 def test_a_pth_that_claims_more_weights_than_it_holds_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     torch.save({"conv1.0.weight": torch.zeros(1).expand(10**12)}, file)  # one number, repeated
-    with pytest.raises(CheckpointError, match="claims 4,000,000,000,000 bytes"):
+    with pytest.raises(CheckpointError, match="claims 4,000,000,000,000 bytes of weights, and is smaller"):
         seed.read_state_dict(file)
 
 
@@ -111,7 +119,7 @@ def test_a_pth_that_inflates_is_refused_before_it_does(tmp_path: Path) -> None:
         for name in old.namelist():
             new.writestr(name, old.read(name))
     assert packed.stat().st_size < 20_000
-    with pytest.raises(CheckpointError, match="inflates to"):
+    with pytest.raises(CheckpointError, match="loads safely: it is packed"):
         seed.read_state_dict(packed)
 
 
@@ -152,6 +160,18 @@ def test_arrays_that_inflate_beyond_the_bound_are_refused_before_they_do(monkeyp
     assert len(content) < 5000
     with pytest.raises(ValueError, match="inflates to more than 1,000,000 bytes"):
         arrays.read_arrays(content, ["pixels"])
+
+
+def test_an_array_that_inflates_past_its_claim_takes_no_more_memory_than_it_claims() -> None:
+    whole = npz(pixels=npy((64 << 20,), bytes(64 << 20)))
+    lying = whole.replace(struct.pack("<I", (64 << 20) + len(npy((64 << 20,)))), struct.pack("<I", 100))
+    assert len(lying) == len(whole) != whole.count(b"\0")
+    tracemalloc.start()
+    with pytest.raises((ValueError, zipfile.BadZipFile)):
+        arrays.read_arrays(lying, ["pixels"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
 
 
 def safetensors(header: dict[str, Any], content: bytes = b"") -> bytes:
@@ -234,6 +254,40 @@ def test_a_pipe_is_read_whole(count: int) -> None:
         assert read_whole(place, 10_000_000) == content
         writer.join()
     os.close(source)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_folder_with_an_endless_device_and_a_pipe_is_read_past_them(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", classes=2, each=4)
+    home = tmp_path / "photos" / "circle"
+    (home / "endless.png").symlink_to("/dev/zero")
+    os.mkfifo(home / "pipe.png")
+    dataset = open_dataset(str(tmp_path / "photos"), image_size=16, cache_dir=tmp_path / "cache")
+    assert sorted(PurePath(picture.name).name for picture in dataset.manifest.unreadable) == ["endless.png", "pipe.png"]
+    assert all("a device or a pipe" in picture.reason for picture in dataset.manifest.unreadable)
+    assert len(list(pictures_in(tmp_path / "photos"))) == 8
+
+
+def zipped(path: Path, names: Iterable[str]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    return path
+
+
+def test_a_zip_of_folders_in_folders_is_refused_at_once(tmp_path: Path) -> None:
+    deep = zipped(tmp_path / "deep.zip", ["a/" * 16_000 + name for name in ("1.png", "2.png")])
+    with pytest.raises(DataError, match="holds folders in 16,000 folders; valid: 32"):
+        open_dataset(str(deep), image_size=16, cache_dir=tmp_path / "cache")
+
+
+def test_a_zip_whose_names_share_a_member_is_refused(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "shared.zip", ["a/1.png", "b/1.png"])
+    content = path.read_bytes()
+    second = content.rindex(b"b/1.png") - 4  # where the directory says that the second member begins
+    path.write_bytes(content[:second] + bytes(4) + content[second + 4 :])
+    with pytest.raises(DataError, match="several names lead to one member"):
+        open_dataset(str(path), image_size=16, cache_dir=tmp_path / "cache")
 
 
 # Graphs
@@ -448,9 +502,9 @@ def test_the_numbers_of_fields_are_those_of_the_onnx_package() -> None:
 
 
 def test_a_terminal_gets_nothing_to_act_on() -> None:
-    shown = harmless(HOSTILE + "\tfine\n")
+    shown = shown_lines(HOSTILE + "\tfine\n")
     assert shown == "\\u001b]0;owned\\u0007\\u001b[2J\\u009b31m\\u202e<script>alert(1)</script>\\u000d\tfine\n"
-    assert json.loads(harmless(json.dumps({"name": HOSTILE}, ensure_ascii=False))) == {"name": HOSTILE}
+    assert json.loads(shown_lines(json.dumps({"name": HOSTILE}, ensure_ascii=False))) == {"name": HOSTILE}
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from tinyres import records
 from tinyres.errors import EXIT_INTERRUPTED, StorageError, TinyresError
+from tinyres.harmless import shown_lines
 from tinyres.units import duration
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Console:
         self._write(f"warning: {_one_line(text)}", shown=self._warns)
 
     def _write(self, text: str, *, shown: bool) -> None:
-        text = harmless(text)
+        text = shown_lines(text)
         for log in self._logs:
             with suppress(OSError):  # a full disk is told of where it costs more than a line of the log
                 log.write(text + "\n")
@@ -135,15 +136,6 @@ class Console:
         return EXIT_INTERRUPTED
 
 
-_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Characters that move the cursor, recolour, retitle or reorder what a terminal shows; all but tab and line feed."""
-
-
-def harmless(text: str) -> str:
-    """`text` with what a terminal would act on spelled out: names and metadata may be a stranger's. JSON stays JSON."""
-    return _ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
 def _one_line(text: str) -> str:
     """Whatever a file is called, it adds no line that could be taken for one of ours."""
     return text.replace("\n", "\\n")
@@ -163,7 +155,7 @@ def _encodable(text: str, encoding: str) -> str:
 
 
 def _answer(text: str) -> None:
-    text = _encodable(harmless(text), sys.stdout.encoding or "utf-8")
+    text = _encodable(shown_lines(text), sys.stdout.encoding or "utf-8")
     try:
         print(text, flush=True)
     except BrokenPipeError:

@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tinyres.harmless import require_shown
 from tinyres.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class Origin:
     selected_on: str
     """The split that chose these weights (val, holdout), or `none` for the last epoch's."""
 
+    def __post_init__(self) -> None:
+        require_shown(self.run, self.recipe, self.data_kind, self.selected_on)
+
 
 @dataclass(frozen=True, slots=True)
 class CheckpointHeader:
@@ -41,8 +45,8 @@ class CheckpointHeader:
     origin: Origin
 
 
-MAX_BYTES = 64 * 2**20
-"""A longer header is none of ours; safetensors' own bound is 100 MB."""
+MAX_BYTES = 16 * 2**20
+"""A longer header is none of ours: 100,000 class names take 4 MB. JSON takes up to thirty times its size in memory."""
 
 
 def read_header(file: BinaryIO) -> tuple[str, list[str]] | None:

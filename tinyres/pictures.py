@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,6 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", 
 def is_picture(name: str | PurePath) -> bool:
     """Whether a file has a picture's suffix."""
     return PurePath(name).suffix.lower() in PICTURE_SUFFIXES
-
-
-def shown(name: str) -> str:
-    """A name as a message may hold it: in one line, and in characters; what is neither is spelled out."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
 
 
 def find_pictures(names: Iterable[str | Path]) -> Iterator[Path]:
@@ -40,6 +36,15 @@ def find_pictures(names: Iterable[str | Path]) -> Iterator[Path]:
         yield from found
 
 
+def _never_ends(path: Path) -> bool:
+    """Whether it is a pipe or a device: named as such it is read, but nobody means one by a folder."""
+    try:
+        kind = path.stat().st_mode
+    except (OSError, ValueError):  # its opener says what is wrong
+        return False
+    return not (stat.S_ISREG(kind) or stat.S_ISDIR(kind))
+
+
 def pictures_in(folder: Path) -> Iterator[Path]:
     """The pictures in a folder and the folders within, sorted, one folder's names in memory at a time; none hidden.
 
@@ -49,6 +54,7 @@ def pictures_in(folder: Path) -> Iterator[Path]:
     for home, folders, names in os.walk(folder, onerror=closed.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if is_picture(name) and not name.startswith("."):
-                yield Path(home, name)
+            path = Path(home, name)
+            if is_picture(name) and not name.startswith(".") and not _never_ends(path):
+                yield path
     yield from (Path(error.filename) for error in closed)

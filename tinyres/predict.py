@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tinyres.decode import MAX_BYTES
 from tinyres.errors import ImageError, InputError, UsageError
+from tinyres.harmless import shown
 from tinyres.pictures import find_pictures
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Answer:
 
     def text(self) -> str:
         """For people."""
-        return "\n".join([self.image, *(f"  {guess.probability:6.1%}  {guess.name}" for guess in self.best)])
+        return "\n".join([shown(self.image), *(f"  {guess.probability:6.1%}  {guess.name}" for guess in self.best)])
 
     def record(self) -> dict[str, object]:
         """For programs."""

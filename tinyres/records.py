@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tinyres.errors import InputError, UsageError
 from tinyres.files import read_whole, write_text
+from tinyres.harmless import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 _NUMBERS = re.compile(r"\[\n\s+(-?[0-9][-+0-9.eE,\s]*?)\n\s+\]")
 
-MAX_RECORD_BYTES = 256 * 2**20
+MAX_RECORD_BYTES = 64 * 2**20
 """Larger JSON is refused before it is parsed; a bench with raw samples is a few MiB."""
 
 
@@ -66,19 +67,19 @@ def from_json(kind: type[T], text: str | bytes, *, source: str, error: type[Inpu
         raise error(f"{source} is damaged or of another kind: {exc}") from exc
     except ValidationError as exc:
         first = exc.errors()[0]
-        place = _shown(first["loc"])
+        place = _where(first["loc"])
         if first["type"] == "json_invalid":
             raise error(f"{source} is not JSON: it is damaged or of another kind") from exc
         raise error(f"{source} is damaged or of another kind: {place or 'its kind'}: {first['msg']}") from exc
     for where in _not_finite(record, ()):
-        raise error(f"{source} is damaged or of another kind: {_shown(where) or 'it'} is no finite number")
+        raise error(f"{source} is damaged or of another kind: {_where(where) or 'it'} is no finite number")
     return record
 
 
-def _shown(place: tuple[object, ...]) -> str:
+def _where(place: tuple[object, ...]) -> str:
     """Where in a record something is; keys may be a stranger's."""
     text = ".".join(map(str, place))
-    return text[:100] if text.isprintable() else ascii(text[:100])
+    return shown(text[:100])
 
 
 def _not_finite(value: object, place: tuple[object, ...]) -> Iterator[tuple[object, ...]]:

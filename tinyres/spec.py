@@ -7,10 +7,12 @@ export, runtime and bench read it from here. It does not hold weights or hyperpa
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tinyres.errors import UsageError
+from tinyres.harmless import acts
 
 TINY_IMAGENET_MEAN = (0.4802, 0.4481, 0.3975)
 TINY_IMAGENET_STD = (0.2296, 0.2263, 0.2255)
@@ -62,8 +64,10 @@ class ModelSpec:
             raise UsageError(
                 f"{len(self.class_names)} class names and {len(self.class_ids)} ids; valid: equal counts, at least 2"
             )
+        if odd := next((name for name in (*self.class_ids, *self.class_names) if acts(name)), None):
+            raise UsageError(f"the class {odd[:60]!r} has no name that can be shown", hint="rename it")
         if len(set(self.class_ids)) != len(self.class_ids):
-            twice = next(name for name in self.class_ids if self.class_ids.count(name) > 1)
+            twice = Counter(self.class_ids).most_common(1)[0][0]
             raise UsageError(f"class ids are not unique: {twice!r} is there twice", hint="name each class once")
         if len(self.blocks) != len(self.widths) or not 1 <= len(self.blocks) <= 6:
             raise UsageError(

@@ -4,6 +4,8 @@ Heavy imports stand inside the commands, behind their first line of output: `--h
 framework, and a command says at once what it is about.
 """
 
+import warnings
+
 from tinyres.cli.root import app
 
 # isort: off
@@ -20,4 +22,6 @@ __all__ = ["app", "benching", "data", "exporting", "machine", "main", "models", 
 
 def main() -> None:
     """The entry point."""
+    # Pillow's warning of a large picture; it is a Python library's voice, and decode.MAX_PIXELS is our own bound.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     app()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyres.errors import DataError
-from tinyres.pictures import is_picture, shown
+from tinyres.harmless import acts, shown
+from tinyres.pictures import is_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 VAL_FOLDERS = ("val", "valid", "validation")
 VAL_SHARE = 0.1
 """Of each class, where the data brings no split of its own."""
+
+DEEPEST = 32
+"""Folders within folders; finding the one that holds the classes takes time by its square."""
 
 Item = tuple[str, int]
 """A picture's name and its class index."""
@@ -44,6 +48,8 @@ class Layout:
 def read_layout(store: Store, *, place: str) -> Layout:
     """Find classes and splits in `store`; `place` names it in errors. Errors: DataError."""
     names = store.names()
+    if deep := next((name for name in names if name.count("/") > DEEPEST), None):
+        raise DataError(f"{place} holds folders in {deep.count('/'):,} folders; valid: {DEEPEST}")
     root = _root_of(names)
     inside = [name[len(root) :] for name in names if name.startswith(root)]
     trained = any(name.startswith("train/") for name in inside)
@@ -58,7 +64,7 @@ def read_layout(store: Store, *, place: str) -> Layout:
     if empty:
         raise DataError(f"class {empty[0]!r} in {place} has no picture", hint="add pictures or remove the folder")
     class_ids = tuple(sorted(by_class))
-    if odd := [name for name in class_ids if not name.isprintable()]:
+    if odd := [name for name in class_ids if acts(name)]:
         raise DataError(f"the class folder {odd[0]!r} in {place} has no name that can be shown", hint="rename it")
     index_of = {class_id: index for index, class_id in enumerate(class_ids)}
     items = [(root + name, index_of[class_id]) for class_id in class_ids for name in by_class[class_id]]

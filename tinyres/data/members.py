@@ -78,6 +78,9 @@ class Members:
         self.names = Names(names)
         values = chain.from_iterable(map(attrgetter(*_FIELDS), map(last.__getitem__, names)))
         self._fields = array("q", values)
+        starts = self._fields[_FIELDS.index("header_offset") :: len(_FIELDS)]
+        if len(set(starts)) < len(names):
+            raise zipfile.BadZipFile("several names lead to one member")  # a bomb of few bytes
 
     def find(self, name: str) -> zipfile.ZipInfo:
         """What reading a member takes. Errors: LookupError."""

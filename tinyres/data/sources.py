@@ -18,7 +18,7 @@ from tinyres.data.members import Names
 from tinyres.data.store import FolderStore, ZipStore
 from tinyres.decode import pixels_from_bytes
 from tinyres.errors import DataError, ImageError, suggest, suggest_file
-from tinyres.pictures import shown
+from tinyres.harmless import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,13 +6,15 @@ Names use `/` and are relative; folders end in `/`, as in a zip.
 from __future__ import annotations
 
 import os
+import stat
 import zipfile
 from pathlib import Path
 from typing import Protocol
 
 from tinyres.data.members import Members, open_member
 from tinyres.errors import DataError
-from tinyres.pictures import shown
+from tinyres.files import read_whole
+from tinyres.harmless import shown
 
 MAX_MEMBER_BYTES = 256 * 2**20
 """A larger member of a zip is refused before it is inflated."""
@@ -61,10 +63,14 @@ class FolderStore:
 
     def read(self, name: str) -> bytes:
         """The content of one file. Errors: DataError."""
+        path = self.root / name
         try:
-            return (self.root / name).read_bytes()
+            regular = stat.S_ISREG(path.stat().st_mode)  # a pipe that nobody fills would be waited for
         except OSError as exc:
-            raise DataError(f"cannot read {shown(str(self.root / name))}: {exc.strerror or exc}") from exc
+            raise DataError(f"cannot read {shown(str(path))}: {exc.strerror or exc}") from exc
+        if not regular:
+            raise DataError(f"{shown(str(path))} is no file: a device or a pipe")
+        return read_whole(path, MAX_MEMBER_BYTES, error=DataError)
 
     def state(self, name: str) -> str:
         """Size and time of change."""

@@ -30,7 +30,7 @@ ATTRIBUTES = frozenset({"alpha", "axis", "kernel_shape", "pads", "perm", "stride
 LARGEST_SETTING = 16
 """Strides, paddings, kernels, axes and types of ours are smaller; a padding of thousands asks for gigabytes."""
 NODES_A_BLOCK = 40
-"""Ours has 7 with its skip, in int8 some 28; what stands before and after the blocks counts as two of them."""
+"""Ours has 7 with its skip, in int8 twice as many; what is before and after counts as two blocks."""
 BYTES_OF = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 10: 2, 16: 2}
 """The size of a number by its type in onnx.proto: float32, uint8, int8, int32, int64, float16, bfloat16."""
 

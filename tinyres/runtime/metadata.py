@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from tinyres import records
 from tinyres.errors import ArtifactError
 from tinyres.files import read_whole
+from tinyres.harmless import require_shown
 from tinyres.runtime.contained import require_contained
 from tinyres.runtime.protobuf import fields
 from tinyres.spec import ModelSpec
@@ -50,6 +51,9 @@ class ArtifactMetadata:
     """`shapes` marks a toy."""
     target: Target | None = None
     """Of int8."""
+
+    def __post_init__(self) -> None:
+        require_shown(self.run, self.recipe, self.data_kind, self.tinyres)
 
 
 def read_artifact(path: Path) -> tuple[bytes, ArtifactMetadata]:
