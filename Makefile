@@ -41,7 +41,7 @@ embed-test: $(READY)
 	@$(BIN)/python -m pytest tests/embed
 
 fuzz: $(READY)
-	@$(BIN)/python tests/fuzz.py --cases 400
+	@$(BIN)/python tests/fuzz.py --cases 200
 
 faults: $(READY)
 	@$(BIN)/python tests/faults.py

@@ -23,6 +23,7 @@ from tinyres.decode import pixels_from_bytes
 from tinyres.errors import ArtifactError, ProofError
 from tinyres.export.parity import Evidence, largest_difference
 from tinyres.files import read_whole, write_bytes, write_text
+from tinyres.harmless import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -175,7 +176,7 @@ def read_golden(artifact: Path, spec: ModelSpec) -> GoldenVectors:
         arrays = read_arrays(content, _KINDS)
     # A damaged npz raises BadZipFile, ValueError, KeyError, EOFError, zlib.error or OSError, by where it is damaged.
     except Exception as exc:
-        raise ArtifactError(f"{path.name} is not a file of golden vectors: {exc}") from exc
+        raise ArtifactError(f"{path.name} is not a file of golden vectors: {shown(str(exc))}") from exc
     if any(array.ndim == 0 for array in arrays.values()):
         raise ArtifactError(f"{path.name} is not a file of golden vectors: it holds a number where rows belong")
     count = len(arrays["pixels"])

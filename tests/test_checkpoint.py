@@ -86,3 +86,10 @@ def test_weights_that_do_not_fit_their_spec_are_refused(model: ResNet, tmp_path:
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"there is no file .*none"):
         load_weights(tmp_path / "none")
+
+
+def test_states_whose_keys_read_alike_keep_their_own_tensors(tmp_path: Path) -> None:
+    state = {1: torch.tensor(1.0), "1": torch.tensor(2.0), "a/b": torch.tensor(3.0), "a": {"b": torch.tensor(4.0)}}
+    save_state(tmp_path / "s.safetensors", state)  # type: ignore[arg-type]
+    found: Any = load_state(tmp_path / "s.safetensors")
+    assert [found[1].item(), found["1"].item(), found["a/b"].item(), found["a"]["b"].item()] == [1, 2, 3, 4]

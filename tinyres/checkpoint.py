@@ -134,6 +134,8 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor], str]:
 
 def _without_tensors(node: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, Tensor):
+        while place in tensors:  # as of the keys 1 and "1"
+            place += "'"
         tensors[place] = node
         return {"$tensor": place}
     if isinstance(node, dict):
