@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,9 +80,14 @@ class Malicious:
     [
         ({"weights": Malicious()}, "does not .*load|not a state dict"),
         ({"epoch": 3, "model": {}}, "other things than tensors"),
-        ([1, 2], "other things than tensors"),
+        ([1, 2], "more than a dict of tensors, by the instruction EMPTY_LIST"),
         ({"fc.weight": torch.zeros(1)}, "it holds 'fc.weight'"),
-        ({"linear.weight": torch.zeros(2, 3)}, "not the seed's network"),
+        ({"linear.weight": torch.zeros(2, 3)}, "not the seed's network: layer1.0.conv1.weight is missing"),
+        ({}, "not the seed's network: layer1.0.conv1.weight is missing"),
+        (
+            {"conv2_x.net.0.sequence.0.weight": torch.zeros(2), "linear.weight": torch.zeros(())},
+            "not the seed's network: fc.weight has no dimension",
+        ),
     ],
 )
 def test_a_foreign_pth_is_refused_and_nothing_in_it_runs(
@@ -93,6 +99,50 @@ def test_a_foreign_pth_is_refused_and_nothing_in_it_runs(
         import_seed(Path("foreign.pth"), runs=tmp_path / "runs")
     assert not (tmp_path / "executed").exists()
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: torch.zeros(2, dtype=torch.bool), "it names 'torch.BoolStorage'"),
+        (lambda: torch.zeros(2, dtype=torch.complex64), "it names 'torch.ComplexFloatStorage'"),
+        (lambda: torch.zeros(2, dtype=torch.float8_e4m3fn), "it names 'torch"),
+        (lambda: torch.zeros(2, device="meta"), "it names 'torch._utils._rebuild_meta_tensor_no_storage'"),
+        (lambda: torch.zeros(2).to_sparse(), "it names 'torch._utils._rebuild_sparse_tensor'"),
+        (lambda: torch.quantize_per_tensor(torch.zeros(2), 1, 0, torch.qint8), "it names 'torch._utils._rebuild_q"),
+        (lambda: torch.nested.nested_tensor([torch.zeros(2)]), "it names 'torch._utils._rebuild_nested_tensor'"),
+        (lambda: torch.zeros(2, dtype=torch.int64), "holds integers in 'conv1.0.bias'; valid: finite numbers"),
+        (lambda: torch.tensor([0, torch.nan]), "holds NaN or infinity in 'conv1.0.bias'"),
+        (lambda: torch.tensor([0, -torch.inf], dtype=torch.bfloat16), "holds NaN or infinity"),
+        (lambda: torch.zeros(0), "does not lie within its numbers"),
+        (lambda: torch.zeros(1, 1, 1, 1, 1), "no plain shape"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_refused(make: Callable[[], Tensor], message: str, tmp_path: Path) -> None:
+    torch.save({"conv1.0.bias": make()}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=message):
+        seed.read_state_dict(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_weights_are_read_as_torch_saved_them(kind: torch.dtype, tmp_path: Path) -> None:
+    whole = torch.randn(6, 4).to(kind)
+    saved = {"a": whole, "b": whole[1:3].T, "c": torch.nn.Parameter(whole[:2].clone()), "d": whole[2, 3]}
+    torch.save({**saved, "num_batches_tracked": torch.tensor(7)}, tmp_path / "w.pth")
+    found = seed.read_state_dict(tmp_path / "w.pth")
+    assert int(found.pop("num_batches_tracked")) == 7
+    assert list(found) == list(saved)
+    for name, value in saved.items():
+        assert found[name].dtype == kind
+        assert torch.equal(found[name], value)
+
+
+def test_the_form_before_pytorch_1_6_is_named(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match=r"in the form that torch.save wrote before PyTorch 1\.6") as caught:
+        seed.read_state_dict(tmp_path / "old.pth")
+    assert caught.value.hint == "load it where you trust it, and save it again with torch.save"
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"text"])

@@ -44,18 +44,24 @@ class Checkpoint:
 
     def model(self) -> ResNet:
         """A model with these weights, in evaluation mode. Errors: CheckpointError if they do not fit the spec."""
-        # On the meta device first, which takes no memory: a header may claim any number of weights.
-        with torch.device("meta"):
-            claimed = sum(tensor.numel() for tensor in ResNet(self.spec).state_dict().values())
-        held = sum(tensor.numel() for tensor in self.tensors.values())
-        if claimed > held:
-            raise CheckpointError(f"the weights do not fit their own spec: it has {claimed:,} numbers, they {held:,}")
+        if reason := misfit(self.spec, self.tensors):
+            raise CheckpointError(f"the weights do not fit their own spec: {reason}")
         model = ResNet(self.spec)
-        try:
-            model.load_state_dict(dict(self.tensors), strict=True)
-        except RuntimeError as exc:
-            raise CheckpointError(f"the weights do not fit their own spec: {str(exc).splitlines()[1].strip()}") from exc
+        model.load_state_dict(dict(self.tensors), strict=True)
         return model.eval()
+
+
+def misfit(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> str:
+    """What keeps weights from being those of `spec`; empty if nothing does."""
+    # On the meta device, which takes no memory: a file may claim any number of weights.
+    with torch.device("meta"):
+        model = ResNet(spec)
+    try:
+        model.load_state_dict(dict(tensors), strict=True, assign=True)
+    except RuntimeError as exc:
+        heading, *reasons = str(exc).splitlines()
+        return (reasons or [heading])[0].strip()
+    return ""
 
 
 def save_weights(path: Path, model: ResNet, spec: ModelSpec, origin: Origin) -> None:

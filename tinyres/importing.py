@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinyres import environment, records
-from tinyres.errors import CheckpointError, UsageError
+from tinyres.errors import CheckpointError, InputError, UsageError
 from tinyres.files import read_whole
 from tinyres.runs import SCHEMA, Epoch, Run, RunConfig, create_run, now, save_config
 from tinyres.spec import ModelSpec
@@ -35,20 +35,16 @@ def import_seed(
     outputs are taken for Tiny ImageNet's sorted wnids, any other number is named class_0, class_1, ...
     """
     from tinyres import seed
-    from tinyres.checkpoint import save_tensors
+    from tinyres.checkpoint import misfit, save_tensors
     from tinyres.header import Origin
-    from tinyres.model import build_model
 
     tensors = seed.convert(seed.read_state_dict(file), place=str(file))
     blocks, widths, outputs = seed.shape_of(tensors, place=str(file))
     class_ids, class_names = _read_classes(classes, outputs)
     spec = ModelSpec(class_names=class_names, class_ids=class_ids, blocks=blocks, widths=widths)
-    try:
-        build_model(spec).load_state_dict(tensors, strict=True)
-    except RuntimeError as exc:
-        reason = str(exc).splitlines()[1].strip()
+    if reason := misfit(spec, tensors):
         expected = "expected all weights of the original project's network: its ResNet34_best.pth"
-        raise CheckpointError(f"{file} does not fit the network: {reason}", hint=expected) from exc
+        raise CheckpointError(f"{file} does not fit the network: {reason}", hint=expected)
     epochs = read_history(history) if history else []
     run = create_run(runs, name, stem="import")
     config = RunConfig(
@@ -98,7 +94,10 @@ def read_history(path: Path) -> list[Epoch]:
     """The epochs of a file in the form of the seed's `training_history.json`. Errors: InputError."""
     seen = records.load(SeedHistory, path)
     rows = zip(seen.train_loss, seen.train_acc, seen.val_loss, seen.val_acc, seen.lr, strict=False)
-    return [
-        Epoch(number, 0, True, train_loss, train_acc, val_loss, val_acc, 0, lr, 0.0, 0.0)
-        for number, (train_loss, train_acc, val_loss, val_acc, lr) in enumerate(rows, start=1)
-    ]
+    try:
+        return [
+            Epoch(number, 0, True, train_loss, train_acc, val_loss, val_acc, 0, lr, 0.0, 0.0)
+            for number, (train_loss, train_acc, val_loss, val_acc, lr) in enumerate(rows, start=1)
+        ]
+    except UsageError as exc:
+        raise InputError(f"{path} is damaged or of another kind: {exc}") from exc
