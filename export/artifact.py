@@ -92,7 +92,10 @@ def _move_all(paths: list[Path], folder: Path) -> None:
         except OSError:
             for path in moved:
                 with suppress(OSError):  # what failed first is what to tell
-                    (kept / path.name).replace(path) if path.name in before else path.unlink()
+                    if path.name in before:
+                        (kept / path.name).replace(path)
+                    else:
+                        path.unlink()
             raise
 
 

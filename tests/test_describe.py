@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,18 @@ def test_a_damaged_checkpoint_is_described_or_refused(trained: TrainedRun, place
         pass
     finally:
         path.unlink()
+
+
+def test_a_strangers_words_are_cut_and_add_no_line(tmp_path: Path) -> None:
+    fields = {"state": "x" * 6_000_000, "epochs": "1\n  grade        full", "message": ""}
+    fields |= {"ok\n  grade        full": "\x1b[2J", "k" * 10_000: "y"}
+    (tmp_path / "state.json").write_text(json.dumps(fields))
+    started = time.process_time()
+    described = describe(tmp_path / "state.json")
+    text = described.text()
+    assert time.process_time() - started < 2
+    assert len(text) < 3000
+    assert not any(line.startswith("  grade") for line in text.splitlines())
+    assert r"ok\n  grade        full \x1b[2J" in text
+    assert "x..." in text
+    assert len(described.facts["state"]) == 6_000_000

@@ -22,6 +22,7 @@ from tinyres import doctor, environment
 from tinyres.cli import app
 from tinyres.doctor import Finding, gpus, machine, packages, places
 from tinyres.doctor.ranges import fits
+from tinyres.files import atomic_path, temporary_folder
 from tinyres.runtime import cuda
 
 Patch = pytest.MonkeyPatch
@@ -406,7 +407,7 @@ def test_the_cache_of_data_that_is_gone_is_found_through_its_runs(trained: Train
 
 def test_temporary_files_of_killed_processes_are_found_once_they_are_old(tmp_path: Path) -> None:
     (tmp_path / "runs" / "mine" / "export").mkdir(parents=True)
-    left = tmp_path / "runs" / "mine" / "export" / ".fp32.part-x1.onnx"
+    left = tmp_path / "runs" / "mine" / "export" / ".fp32.part-0123abcd-7-x1.onnx"
     left.write_bytes(bytes(1024))
     assert places.leftovers(tmp_path / "cache", tmp_path / "runs") == [Finding("leftovers", "ok", "none")]
     os.utime(left, (1, 1))
@@ -422,3 +423,43 @@ def test_unreadable_records_are_no_reason_to_fail(tmp_path: Path) -> None:
     (tmp_path / "runs" / "odd" / "config.json").write_text('["no", "object"]')
     (found,) = places.leftovers(tmp_path, tmp_path / "runs")
     assert "made by another version" in found.detail
+
+
+def test_a_temporary_folder_is_one_leftover_and_old_once_all_in_it_is(tmp_path: Path) -> None:
+    left = tmp_path / "runs" / "mine" / "export" / ".fp32.onnx.part-0123abcd-123-x1"
+    left.mkdir(parents=True)
+    inner = left / ".fp32.onnx.part-0123abcd-123-x2"
+    inner.write_bytes(bytes(1024))
+    os.utime(left, (1, 1))
+    assert places.leftovers(tmp_path / "cache", tmp_path / "runs") == [Finding("leftovers", "ok", "none")]
+    os.utime(inner, (1, 1))
+    (found,) = places.leftovers(tmp_path / "cache", tmp_path / "runs")
+    assert found.detail == "1 temporary folder of killed processes, 1.0 KiB"
+    assert found.mend == f"rm -r {left}"
+
+
+@pytest.mark.parametrize(
+    "name", ["model.part-2.onnx", ".model.part-2.onnx", "a.part-0123abcd-7-b", ".fp32.part-x1.onnx"]
+)
+def test_a_file_of_the_users_is_no_leftover(name: str, tmp_path: Path) -> None:
+    theirs = tmp_path / "runs" / "m" / "export" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    os.utime(theirs, (1, 1))
+    assert places.leftovers(tmp_path / "cache", tmp_path / "runs") == [Finding("leftovers", "ok", "none")]
+
+
+def test_what_this_process_would_leave_is_known_by_its_name(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a\nb.onnx") as file, temporary_folder(tmp_path / "b") as folder:
+        assert set(places._temporary(tmp_path)) == {file, folder}
+
+
+def test_a_cache_whose_data_another_run_still_has_is_not_gone(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for name in ("gone", "pictures"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        config = {"data": str(tmp_path / name), "data_kind": "folders", "data_fingerprint": "f" * 64}
+        (tmp_path / "runs" / name / "config.json").write_text(json.dumps(config))
+    assert places._data_that_is_gone(tmp_path / "runs") == {}
+    (tmp_path / "pictures").rmdir()
+    assert list(places._data_that_is_gone(tmp_path / "runs")) == ["f" * 64]

@@ -4,14 +4,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 from tiny import TrainedRun
 from typer.testing import CliRunner
 
 from tinyres.cli import app
 from tinyres.errors import UsageError
-from tinyres.plot import draw_curves, find_histories
+from tinyres.plot import _letters, draw_confusion, draw_curves, find_histories
+from tinyres.runs import Epoch
 
 
 @pytest.fixture
@@ -69,3 +72,41 @@ def test_a_wrong_axis_suggests_the_right_one(cli: CliRunner, trained: TrainedRun
     done = cli.invoke(app, ["plot", "tiny", "--by", "minute", "--runs", str(trained.runs)])
     assert done.exit_code == 2
     assert "did you mean 'minutes'?" in done.stderr
+
+
+def test_a_name_with_dollars_is_drawn_as_it_is(seeds_history: Path, tmp_path: Path, cli: CliRunner) -> None:
+    odd = seeds_history.rename(tmp_path / r"$\frac{x$.json")
+    done = cli.invoke(app, ["plot", str(odd), str(odd), "--runs", str(tmp_path), "--out", str(tmp_path / "out.png")])
+    assert done.exit_code == 0, done.stderr
+    names = [r"$\frac{x$", r"\$", "c"]
+    draw_confusion(tmp_path / "confusion.png", np.eye(3, dtype=np.int64), names)
+    assert [Text(text=_letters(name))._preprocess_math(_letters(name)) for name in names] == [(n, False) for n in names]
+
+
+def test_a_name_that_begins_with_an_underscore_is_in_the_legend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.axes import Axes
+
+    legends: list[list[str]] = []
+    real = Axes.legend
+    monkeypatch.setattr(
+        Axes, "legend", lambda self, **k: legends.append(self.get_legend_handles_labels()[1]) or real(self, **k)
+    )
+    line = Epoch(1, 1, True, 1.0, 0.5, 1.0, 0.5, 9, 0.1, 1.0, 9.0)
+    draw_curves(tmp_path / "out.png", {"_a": [line], "b": [line]})
+    assert legends[0] == [" _a train", " _a val", "b train", "b val"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("train_acc", "1e308"), ("val_acc", "-0.1"), ("lr", "1e308"), ("lr", "-1"), ("val_loss", "1e308")],
+)
+def test_a_history_out_of_range_is_refused_by_its_field(
+    field: str, value: str, seeds_history: Path, tmp_path: Path, cli: CliRunner
+) -> None:
+    content = json.loads(seeds_history.read_text()) | {field: [float(value)] * 2}
+    seeds_history.write_text(json.dumps(content))
+    done = cli.invoke(app, ["plot", str(seeds_history), "--runs", str(tmp_path), "--out", str(tmp_path / "out.png")])
+    assert done.exit_code == 2
+    assert f"training_history.json is damaged or of another kind: {field} of an epoch is out of range" in done.stderr

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from tiny import TrainedRun
 
-from tinyres.errors import CheckpointError, UsageError
+from tinyres.errors import CheckpointError, InputError, UsageError
 from tinyres.export.artifact import Exported
-from tinyres.runs import Run, find_artifact, find_model
+from tinyres.importing import read_history
+from tinyres.runs import Epoch, Run, create_run, find_artifact, find_model
 
 
 @pytest.fixture
@@ -113,3 +117,41 @@ def test_a_run_has_a_name_that_every_system_takes(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["a", "_", "nul-1", "console", "com10", "v1.0", "über_2"])
 def test_other_names_are_taken(name: str, tmp_path: Path) -> None:
     assert create_run(tmp_path, name, stem="x").path.is_dir()
+
+
+LINE = Epoch(1, 1, True, 1.0, 0.5, 1.0, 0.5, 9, 0.1, 1.0, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epoch", 10**400),
+        ("step", -1),
+        ("val_images", 10**13),
+        ("train_acc", 1e308),
+        ("val_acc", -0.1),
+        ("lr", 1e308),
+        ("seconds", -1.0),
+        ("images_per_second", -1.0),
+        ("val_loss", 1e308),
+    ],
+)
+def test_a_history_with_an_absurd_number_is_refused_by_its_field(field: str, value: float, tmp_path: Path) -> None:
+    (tmp_path / "history.json").write_text(json.dumps([asdict(LINE), asdict(LINE) | {field: value}]))
+    with pytest.raises(InputError, match=rf"history.json is damaged .*: {field} of an epoch is out of range; valid: "):
+        Run(tmp_path).history()
+
+
+@pytest.mark.parametrize("field", ["train_acc", "lr", "seconds", "images_per_second"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_only_a_loss_may_be_no_finite_number(field: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"{field} of an epoch is out of range"):
+        replace(LINE, **{field: value})
+    assert replace(LINE, train_loss=value, val_loss=-value)
+
+
+def test_the_histories_of_the_repository_are_within_range() -> None:
+    found = [path for home in ("weights", "results") for path in (REPOSITORY / home).rglob("history.json")]
+    assert len(found) >= 3
+    assert all(Run(path.parent).history() for path in found)
+    assert read_history(REPOSITORY / "weights" / "nano" / "training_history.json")

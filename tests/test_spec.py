@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tinyres.errors import UsageError
+from tinyres.header import Origin
 from tinyres.spec import ModelSpec, Preprocess
 
 TWO = {"class_names": ("a", "b"), "class_ids": ("n1", "n2")}
@@ -40,3 +41,16 @@ def test_a_spec_that_cannot_be_built_is_refused(change: dict[str, Any], message:
 def test_preprocessing_that_cannot_be_done_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Preprocess(**change)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "a\u202eb", "a\u2028b", "\ud800"])
+def test_names_that_a_terminal_acts_on_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="holds control characters"):
+        ModelSpec(class_names=(name, "b"), class_ids=("1", "2"))
+    with pytest.raises(UsageError, match="a recorded name would act on a terminal"):
+        Origin(run=name, recipe="", data_kind="", data_fingerprint="", epoch=0, step=0, selected_on="none")
+
+
+@pytest.mark.parametrize("name", ["", "tabby cat", "写真 猫", "café", "نامه‌ای"])
+def test_names_of_every_script_are_taken(name: str) -> None:
+    assert ModelSpec(class_names=(name, "b"), class_ids=("1", "2")).class_names[0] == name

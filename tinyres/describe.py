@@ -12,8 +12,8 @@ from tinyres import records
 from tinyres.data.cache import Manifest
 from tinyres.errors import ArtifactError, CheckpointError, InputError, suggest_file
 from tinyres.files import read_whole, sha256_of
+from tinyres.harmless import shown
 from tinyres.header import CheckpointHeader, read_header
-from tinyres.pictures import shown
 from tinyres.runs import Run, merit
 from tinyres.runtime.metadata import read_artifact
 from tinyres.runtime.passport import BuildOptions, read_passport
@@ -21,6 +21,9 @@ from tinyres.units import size
 
 if TYPE_CHECKING:
     from tinyres.spec import ModelSpec
+
+MOST_SHOWN = 500
+"""Characters of a fact that people are shown; --json has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,14 @@ class Description:
     def text(self) -> str:
         """The facts for people, in 80 columns."""
         pad = " " * 15
-        lines = (textwrap.fill(value, 80, initial_indent=pad, subsequent_indent=pad) for value in self.facts.values())
-        return "\n".join(f"  {name:12} {line[15:]}" for name, line in zip(self.facts, lines, strict=True))
+        facts = [(_told(name), _told(value)) for name, value in self.facts.items()]
+        lines = ((name, textwrap.fill(value, 80, initial_indent=pad, subsequent_indent=pad)) for name, value in facts)
+        return "\n".join(f"  {name:12} {line[15:]}" for name, line in lines)
+
+
+def _told(text: str) -> str:
+    """`text`, a stranger's maybe, so that it adds no line of its own; cut, since a long word takes long to wrap."""
+    return shown(text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}...")
 
 
 def describe(path: Path) -> Description:

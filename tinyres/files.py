@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".part-"
 """In the name of every file and folder that is not whole yet."""
+_UNFINISHED = re.compile(rf"\..*{re.escape(TEMPORARY)}[0-9a-f]{{8}}-\d+-", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -83,9 +84,14 @@ def temporary_folder(target: Path) -> Iterator[Path]:
 
 def sweep(folder: Path) -> None:
     """Remove what writers of `folder` left half written when they were killed. Only where no other can be writing."""
-    for path in folder.glob(f".*{TEMPORARY}*"):
+    for path in filter(is_temporary, folder.glob(f".*{TEMPORARY}*")):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file or folder has a name that `_prefix` begins: nothing of a user's is taken for one."""
+    return _UNFINISHED.match(path.name) is not None
 
 
 def _prefix(name: str) -> str:

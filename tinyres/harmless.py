@@ -20,7 +20,7 @@ def acts(name: str) -> bool:
 def require_shown(*names: str) -> None:
     """Errors: UsageError for a name that acts, in a record that is read or made."""
     if odd := next((name for name in names if acts(name)), None):
-        raise UsageError(f"the name {odd[:60]!r} cannot be shown")
+        raise UsageError(f"a recorded name would act on a terminal: {odd[:60]!r}")
 
 
 def shown(name: str) -> str:

@@ -60,7 +60,7 @@ def draw_curves(path: Path, histories: Mapping[str, Sequence[Epoch]], *, by_minu
             raise UsageError(f"the history of {name} holds no times", hint="--by epochs")
         places = [sum(seconds[: index + 1]) / 60 if by_minutes else e.epoch for index, e in enumerate(history)]
         marker = "o" if len(places) < 3 else None
-        label = f"{name} " if len(histories) > 1 else ""
+        label = f"{_letters(name)} " if len(histories) > 1 else ""
         for axes, kind, scale in ((losses, "loss", 1), (accuracies, "acc", 100)):
             for part, style in (("train", ":"), ("val", "-")):
                 values = [getattr(epoch, f"{part}_{kind}") * scale for epoch in history]
@@ -84,12 +84,18 @@ def draw_confusion(path: Path, confusion: NDArray[np.int64], class_names: Sequen
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     axes.set(xlabel="answered", ylabel="true")
     if count <= 40:
-        names = [name.split(",")[0][:18] for name in class_names]
+        names = [_letters(name.split(",")[0][:18]) for name in class_names]
         axes.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(count), names)
     figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def _letters(name: str) -> str:
+    """A name for matplotlib to draw as it is: it reads what is between $ as mathematics, and hides labels like _x."""
+    text = name.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import re
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,17 @@ RUN_NAME = r"(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$))\w([\w.-]*[\w-])?"
 """A folder's name on every system: Windows keeps some for devices, and drops a dot at the end."""
 DEMO_RUN = "demo"
 """`tinyres demo` writes here; it is never taken for the newest run."""
+
+MOST_LOSS = 1e39
+"""More than any mean of losses in float32."""
+_LOSSES = ("train_loss", "val_loss")
+_RANGES = {
+    ("epoch", "step", "val_images", "lr", "seconds"): 10**12,
+    ("images_per_second",): sys.float_info.max,
+    ("train_acc", "val_acc"): 1,
+    _LOSSES: MOST_LOSS,
+}
+"""The fields of an epoch that are neither negative nor more: what is drawn and summed must not overflow."""
 
 State = Literal["running", "stopped", "finished", "failed", "imported"]
 
@@ -96,6 +109,14 @@ class Epoch:
     """At the epoch's end."""
     seconds: float
     images_per_second: float
+
+    def __post_init__(self) -> None:
+        for names, most in _RANGES.items():
+            for name in names:
+                value = getattr(self, name)
+                diverged = name in _LOSSES and not math.isfinite(value)
+                if not diverged and not 0 <= value <= most:
+                    raise UsageError(f"{name} of an epoch is out of range; valid: 0 to {most:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +216,7 @@ def create_run(runs: Path, name: str | None, *, stem: str) -> Run:
     if name is not None and not re.fullmatch(RUN_NAME, name, re.IGNORECASE):
         raise UsageError(
             f"--name {name!r} is no run name",
-            hint="letters, digits, - _ . and no spaces; the first a letter, digit or _, the last no dot; no device's name",
+            hint="letters, digits, - _ . and no spaces; the first a letter, digit or _, the last no dot; no device",
         )
     with storage_errors(runs):
         runs.mkdir(parents=True, exist_ok=True)

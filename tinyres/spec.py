@@ -65,7 +65,7 @@ class ModelSpec:
                 f"{len(self.class_names)} class names and {len(self.class_ids)} ids; valid: equal counts, at least 2"
             )
         if odd := next((name for name in (*self.class_ids, *self.class_names) if acts(name)), None):
-            raise UsageError(f"the class {odd[:60]!r} has no name that can be shown", hint="rename it")
+            raise UsageError(f"class name {odd[:60]!r} holds control characters", hint="rename it")
         if len(set(self.class_ids)) != len(self.class_ids):
             twice = Counter(self.class_ids).most_common(1)[0][0]
             raise UsageError(f"class ids are not unique: {twice!r} is there twice", hint="name each class once")

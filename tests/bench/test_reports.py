@@ -6,10 +6,11 @@ import re
 from dataclasses import replace
 
 import pytest
+from conftest import REPOSITORY
 from drawn_results import ALL, FP32, INT8, PYTORCH, results, row
 
 from tinyres.bench.reports import tables
-from tinyres.bench.reports.markdown import markdown
+from tinyres.bench.reports.markdown import _note, _safe, markdown
 from tinyres.bench.reports.page import page
 from tinyres.bench.reports.sheet import COLUMNS, sheet
 from tinyres.bench.reports.terminal import terminal
@@ -141,3 +142,54 @@ def test_clients_that_were_not_reached_are_named() -> None:
     cut = replace(PYTORCH, loads=PYTORCH.loads[:2])
     assert "Not measured, for lack of time: 4, 8 clients at once." in tables.notes(results(cut))
     assert not any("Not measured" in note for note in tables.notes(results(PYTORCH)))
+
+
+HOSTILE = [
+    (r"\<img src=x onerror=alert(1)>", r"\\\<img src=x onerror=alert(1)\>"),
+    ("![p](http://evil/p.png)", r"\!\[p](http://evil/p.png)"),
+    ("a|b\n# c\r- d", r"a\|b \# c - d"),
+    ("*a* __b__ `c` ~~~ $d$", r"\*a\* \_\_b\_\_ \`c\` \~\~\~ \$d\$"),
+    ("a[p](http://evil) b[p][q] c[p]: d[^1] tinyres[gpu]", r"a\[p](http://evil) b\[p]\[q] c\[p]: d\[^1] tinyres[gpu]"),
+    ("&lt;b> R&D", r"\&lt;b\> R&D"),
+    ("\x1b[2J", r"\\x1b\[2J"),
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), HOSTILE)
+def test_names_are_plain_text_in_the_markdown(name: str, expected: str) -> None:
+    lines = markdown(replace(results(PYTORCH, row(name, p50_ms=3, seed=2)), run=name)).splitlines()
+    assert lines[0] == f"# Bench of {expected}"
+    assert any(line.startswith(f"| {expected} | 3") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("<b> `<i>` <u>", r"\<b\> `<i>` \<u\>"),
+        (r"`a\` <b>", r"`a\` \<b\>"),
+        ("``a` <b>", r"\`\`a\` \<b\>"),
+        ("`a``b` <b>", r"\`a\`\`b\` \<b\>"),
+        ("`<b>", r"\`\<b\>"),
+    ],
+)
+def test_in_a_note_only_what_stands_between_two_backticks_is_as_it_was(reason: str, expected: str) -> None:
+    lines = markdown(replace(ALL, rows=[replace(FP32, status="failed", reason=reason)], baseline="")).splitlines()
+    assert f"- {FP32.name}: failed: {expected}" in lines
+
+
+def test_ordinary_names_and_figures_stay_as_they_are() -> None:
+    shown = markdown(
+        results(PYTORCH, row("pytorch channels_last bf16", p50_ms=3), row("onnxruntime-cpu fp32", p50_ms=8))
+    )
+    assert "\n| pytorch channels_last bf16 | 3" in shown
+    assert "\\" not in shown
+
+
+def test_the_reports_of_the_repository_would_be_written_as_they_are() -> None:
+    reports = [path.read_text() for path in (REPOSITORY / "results").rglob("*.md")]
+    lines = [line for report in reports if report.startswith("# Bench of ") for line in report.splitlines()]
+    cells = [cell for line in lines if line.startswith("| ") for cell in line[2:-2].split(" | ")]
+    notes = [line[2:] for line in lines if line.startswith("- ")]
+    assert min(len(cells), len(notes)) > 50
+    assert list(map(_safe, cells)) == cells
+    assert list(map(_note, notes)) == notes

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tiny import TrainedRun
 from typer.testing import CliRunner
 
 from tinyres.cli import app
+from tinyres.decode import FORMATS
 from tinyres.errors import ProofError, UsageError
 from tinyres.export.artifact import Exported
 from tinyres.export.certificate import certificate_path
@@ -188,3 +190,41 @@ def test_what_does_not_fit_is_said(copied: Path, cli: CliRunner, words: list[str
     ended = cli.invoke(app, ["export", str(copied), *words])
     assert ended.exit_code == 2
     assert reason in ended.stderr
+
+
+def client_without_a_server() -> str:
+    """How the client of a model repository reads a picture, as a program of its own."""
+    source = (REPOSITORY / "export" / "templates" / "triton" / "client.py").read_text()
+    wanted = [
+        ast.unparse(node)
+        for node in ast.parse(source).body
+        if (isinstance(node, (ast.Import, ast.ImportFrom)) and "triton" not in ast.unparse(node))
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FORMATS")
+        or (isinstance(node, ast.FunctionDef) and node.name == "pixels")
+    ]
+    return "\n".join([*wanted, "print(pixels(sys.argv[1], 16).shape)"])
+
+
+@pytest.mark.parametrize("which", ["python", "triton"])
+def test_no_picture_starts_another_program(which: str, copied: Path, picture_folder: Path, tmp_path: Path) -> None:
+    program = copied.with_name("fp32.onnx.py")
+    if which == "triton":
+        program = tmp_path / "client.py"
+        program.write_text(client_without_a_server())
+    (tmp_path / "bin").mkdir()
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.write_text(f"#!/bin/sh\necho started > '{tmp_path}/started'\n")
+    ghostscript.chmod(0o755)
+    picture = tmp_path / "photo.png"
+    picture.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n")
+    env = {**os.environ, "PATH": f"{ghostscript.parent}{os.pathsep}{os.environ['PATH']}"}
+    ended = subprocess.run([sys.executable, str(program), str(picture)], capture_output=True, text=True, env=env)
+    assert "cannot identify image file" in ended.stderr
+    assert not (tmp_path / "started").exists()
+    assert run(program, next((picture_folder / "val" / "ring").iterdir())).returncode == 0
+
+
+def test_the_programs_read_the_formats_that_tinyres_reads() -> None:
+    templates = REPOSITORY / "export" / "templates"
+    assert f'"{" ".join(FORMATS)}".split()' in (templates / "python" / "classify.py.in").read_text()
+    assert f"FORMATS = ({json.dumps(FORMATS)[1:-1]})" in (templates / "triton" / "client.py").read_text()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyres.doctor.finding import Finding
-from tinyres.files import TEMPORARY
+from tinyres.files import is_temporary
 from tinyres.units import counted, size
 
 if TYPE_CHECKING:
@@ -56,9 +56,12 @@ def leftovers(cache: Path, runs: Path) -> list[Finding]:
     """What killed or outdated work left in the cache and in runs, with its size and what removes it."""
     found = [*_unfinished(cache), *_stale(cache, runs)]
     old = time.time() - OLD_S
-    temporary = [path for place in (cache, runs) for path in _files(place) if _is_temporary(path, old)]
+    temporary = [path for place in (cache, runs) for path in _temporary(place) if _written(path) < old]
     if temporary:
-        detail = f"{counted(len(temporary), 'temporary file')} of killed processes, {size(sum(map(_bytes, temporary)))}"
+        folders = sum(path.is_dir() for path in temporary)
+        counts = ((len(temporary) - folders, "temporary file"), (folders, "temporary folder"))
+        what = " and ".join(counted(count, noun) for count, noun in counts if count)
+        detail = f"{what} of killed processes, {size(sum(map(_bytes, temporary)))}"
         found.append(Finding("leftovers", "note", detail, _remove(temporary)))
     return found or [Finding("leftovers", "ok", "none")]
 
@@ -94,14 +97,23 @@ def _stale(cache: Path, runs: Path) -> Iterator[Finding]:
 
 
 def _data_that_is_gone(runs: Path) -> dict[str, str]:
-    """Fingerprint -> the folder or zip that a run was trained on and that is no longer there."""
-    gone = {}
+    """Fingerprint -> the folder or zip that a run was trained on and that is no longer there, nor a copy of it."""
+    gone, there = {}, set()
     for path in runs.glob("*/config.json"):
         config = _read(path)
-        data = str(config.get("data", ""))
-        if config.get("data_kind") in ("folders", "folders-split") and not Path(data).exists():
-            gone[str(config.get("data_fingerprint"))] = data
-    return gone
+        data, fingerprint = str(config.get("data", "")), str(config.get("data_fingerprint"))
+        if config.get("data_kind") in ("folders", "folders-split") and not _exists(Path(data)):
+            gone[fingerprint] = data
+        else:
+            there.add(fingerprint)
+    return {fingerprint: data for fingerprint, data in gone.items() if fingerprint not in there}
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a place that may not be looked at
+        return True
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -129,20 +141,33 @@ def _held(lock: Path) -> bool:
     return False
 
 
-def _is_temporary(path: Path, before: float) -> bool:
+def _written(path: Path) -> float:
+    """When a file, or anything in a folder, was last written; of what is no longer there, right now."""
     try:
-        return TEMPORARY in path.name and path.stat().st_mtime < before
-    except OSError:  # it is no longer there
-        return False
+        return max([path.lstat().st_mtime, *(file.lstat().st_mtime for file in _files(path))])
+    except OSError:
+        return time.time()
 
 
-def _files(folder: Path, depth: int = 3) -> Iterator[Path]:
-    """Files below `folder`, as deep as tinyres makes folders."""
+def _temporary(folder: Path) -> Iterator[Path]:
+    """What is not whole yet below `folder`: a folder as one, whatever it holds."""
+    for place, folders, names in _walk(folder):
+        yield from (Path(place, name) for name in sorted(folders + names) if is_temporary(Path(name)))
+        folders[:] = [name for name in folders if not is_temporary(Path(name))]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for place, _, names in _walk(folder):
+        yield from (Path(place, name) for name in names)
+
+
+def _walk(folder: Path, depth: int = 3) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`folder` and the folders below it, as deep as tinyres makes any."""
     base = len(folder.parts)
     for place, folders, names in os.walk(folder):
         if len(Path(place).parts) - base >= depth:
             folders.clear()
-        yield from (Path(place, name) for name in names)
+        yield place, folders, names
 
 
 def _bytes(path: Path) -> int:

@@ -302,7 +302,7 @@ class Trainer:
         state = self.world.first(load_state(self.run.last) if self.world.is_first else {})
         try:
             self._restore(state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as exc:
+        except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as exc:
             if is_out_of_memory(exc):
                 raise
             problem = str(exc).strip().splitlines()[0]

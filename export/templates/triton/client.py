@@ -16,12 +16,14 @@ from tritonclient.utils import InferenceServerException
 
 MODEL = "@model@"
 GOLDEN = Path(__file__).parent / "models" / MODEL / "golden.json"
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow knows more, and hands some (EPS) to other programs."""
 PORTS = {"http": 8000, "grpc": 8001}
 
 
 def pixels(picture, size: int) -> np.ndarray:
     """(S, S, 3) uint8 RGB: the short side to `size` pixels, then the middle, as the model was trained."""
-    image = ImageOps.exif_transpose(Image.open(picture)).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(picture, formats=FORMATS)).convert("RGB")
     if image.size != (size, size):
         scale = size / min(image.size)
         width, height = (max(size, round(side * scale)) for side in image.size)
