@@ -109,4 +109,4 @@ def test_a_history_out_of_range_is_refused_by_its_field(
     seeds_history.write_text(json.dumps(content))
     done = cli.invoke(app, ["plot", str(seeds_history), "--runs", str(tmp_path), "--out", str(tmp_path / "out.png")])
     assert done.exit_code == 2
-    assert f"training_history.json is damaged or of another kind: {field} of an epoch is out of range" in done.stderr
+    assert f"training_history.json holds an epoch that cannot be: {field} of an epoch is out of range" in done.stderr

@@ -100,4 +100,4 @@ def read_history(path: Path) -> list[Epoch]:
             for number, (train_loss, train_acc, val_loss, val_acc, lr) in enumerate(rows, start=1)
         ]
     except UsageError as exc:
-        raise InputError(f"{path} is damaged or of another kind: {exc}") from exc
+        raise InputError(f"{path} holds an epoch that cannot be: {exc}") from exc
