@@ -19,7 +19,7 @@ from tinyres.bench.results import Parity
 from tinyres.errors import StorageError
 from tinyres.export.limits import LIMITS
 from tinyres.export.parity import FLOOR_LIMIT, MOST_ROUNDED, rms, share
-from tinyres.files import atomic_path, cache_root, sha256_of, storage_errors
+from tinyres.files import cache_root, sha256_of, storage_errors, write_array
 from tinyres.metrics import accuracy_of
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ class Kept:
 
     def put(self, path: Path, logits: NDArray[np.float32]) -> None:
         """Keep answers. Errors: StorageError."""
-        with atomic_path(path) as temporary:
-            np.save(temporary, logits)
+        write_array(path, logits)
         with storage_errors(path):
             total = 0
             for old in sorted(self._folder.glob("*.npy"), key=lambda file: file.stat().st_mtime, reverse=True):

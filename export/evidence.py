@@ -19,7 +19,7 @@ from tinyres.evaluate import compute_logits, reference_logits
 from tinyres.export.certificate import ProofImages
 from tinyres.export.golden import GoldenVectors, draw_pictures
 from tinyres.export.parity import REFERENCE_IMAGES, Evidence
-from tinyres.files import atomic_path
+from tinyres.files import write_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,8 +118,7 @@ class _References:
             return kept
         with self._progress.task(f"{kind} reference", len(images), "images") as task:
             computed = compute(self._model, images, self._checkpoint.spec.preprocess, task=task)
-        with atomic_path(path) as temporary:
-            np.save(temporary, computed)
+        write_array(path, computed)
         return computed
 
 

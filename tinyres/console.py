@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from tinyres import records
 from tinyres.errors import EXIT_INTERRUPTED, StorageError, TinyresError
+from tinyres.files import storage_errors
 from tinyres.harmless import shown_lines
 from tinyres.units import duration
 
@@ -91,7 +92,8 @@ class Console:
     @contextmanager
     def copied_to(self, path: Path) -> Iterator[None]:
         """Write every line to the file `path` too."""
-        file = path.open("a", encoding="utf-8", newline="\n")  # closed below: on a full disk that fails too
+        with storage_errors(path):
+            file = path.open("a", encoding="utf-8", newline="\n")  # closed below: on a full disk that fails too
         self._logs.append(file)
         try:
             yield
