@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from tinyres import records
 from tinyres.errors import ArtifactError, BackendUnavailable, InputError, ProofError, UsageError
 from tinyres.files import sha256_of
+from tinyres.harmless import shown
 from tinyres.runtime.metadata import ArtifactMetadata
 from tinyres.runtime.tensorrt_library import Name
 
@@ -148,7 +149,7 @@ def require_proven(engine: Path) -> None:
         grade = "none"
     if grade not in ("full", "sampled", "numeric"):
         raise ProofError(
-            f"{engine.name} is not proven (grade {grade!r})",
+            f"{engine.name} is not proven (grade {shown(str(grade)[:40])})",
             hint=f"tinyres verify {engine}, on a machine with its GPU",
         )
 
