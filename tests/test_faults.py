@@ -145,8 +145,10 @@ def test_an_array_whose_last_byte_finds_no_room_is_an_error(tmp_path: Path) -> N
 def test_a_publication_that_fails_half_way_leaves_the_artifact_that_was_there(
     failing: int, exported: artifact.Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(exported.path.parent, tmp_path / "export")
     target = tmp_path / "export" / exported.path.name
+    target.parent.mkdir()
+    for path in exported.path.parent.glob(f"{exported.path.name}*"):  # other tests leave theirs beside it
+        shutil.copy(path, target.parent)
     before = {path.name: path.read_bytes() for path in target.parent.iterdir()}
     assert len(before) == 5
     real, moves = Path.replace, [0]

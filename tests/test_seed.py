@@ -102,6 +102,7 @@ def test_a_foreign_pth_is_refused_and_nothing_in_it_runs(
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:torch.quantize_per_tensor")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own, of making such tensors
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -157,8 +158,10 @@ def test_the_slope_is_the_median_of_all_pairs() -> None:
 
 def test_a_process_and_its_child_are_seen_with_their_memory() -> None:
     before = resident.held()
-    block = np.ones(30_000_000, dtype=np.uint8)
-    assert resident.held() - before > 0.9 * block.nbytes
+    with mmap.mmap(-1, 30_000_000, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block:  # new, whatever was freed before
+        block[:] = bytes(len(block))
+        block[::4096] = b"x" * len(block[::4096])
+        assert resident.held() - before > 0.9 * len(block)
     assert os.getpid() in resident.family(os.getppid())
     assert resident.alive(os.getpid())
     counted, worked = resident.processor_s()
