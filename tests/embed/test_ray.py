@@ -56,10 +56,10 @@ POISON = """
 import os
 import PIL.Image
 usual = PIL.Image.open
-def open_or_die(file):
+def open_or_die(file, **how):
     if file.getvalue().startswith(b"POISON"):
         os._exit(1)  # as a decoder that crashes
-    return usual(file)
+    return usual(file, **how)
 PIL.Image.open = open_or_die
 """
 
