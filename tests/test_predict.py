@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from tinyres import Classifier
@@ -154,3 +155,12 @@ def test_a_folder_that_may_not_be_read_is_not_called_empty(
         (shut,) = answers(classify, Asked([picture_folder], 1))
     assert str(empty.error) == f"there is no picture in {picture_folder}"
     assert str(shut.error) == f"cannot read {picture_folder}: Permission denied"
+
+
+@pytest.mark.slow
+def test_a_large_picture_that_is_allowed_prints_no_librarys_warning(exported: Exported, tmp_path: Path) -> None:
+    Image.new("1", (9500, 9500)).save(tmp_path / "large.png")
+    words = [sys.executable, "-m", "tinyres", "predict", str(tmp_path / "large.png"), "--model", str(exported.path)]
+    ended = subprocess.run(words, capture_output=True, text=True)
+    assert ended.returncode == 0
+    assert "Warning" not in ended.stderr

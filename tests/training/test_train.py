@@ -233,6 +233,16 @@ def test_resume_refuses_a_state_that_is_none(picture_folder: Path, tmp_path: Pat
         run_to_end(started, resume=True)
 
 
+def test_resume_refuses_a_state_whose_history_cannot_be(picture_folder: Path, tmp_path: Path) -> None:
+    started = start(picture_folder, tmp_path)
+    Loop(ready(started)).run(StopAfter(4))
+    state = load_state(started.run.last)
+    state["history"][0]["val_acc"] = 2.0
+    save_state(started.run.last, state)
+    with pytest.raises(CheckpointError, match="is no training state of this run: val_acc of an epoch"):
+        run_to_end(started, resume=True)
+
+
 def test_data_that_changed_is_not_judged_on_unasked(own_pictures: Path, tmp_path: Path) -> None:
     started = start(own_pictures, tmp_path)
     (own_pictures / "val" / "ring" / "1.png").unlink()
