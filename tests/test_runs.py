@@ -155,3 +155,8 @@ def test_the_histories_of_the_repository_are_within_range() -> None:
     assert len(found) >= 3
     assert all(Run(path.parent).history() for path in found)
     assert read_history(REPOSITORY / "weights" / "nano" / "training_history.json")
+
+
+def test_a_user_who_is_not_here_is_a_name_like_any_other(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no model '~nobody-here/x'"):
+        find_model("~nobody-here/x", tmp_path)

@@ -96,7 +96,5 @@ def _as_ours(error: Exception) -> TinyresError:
     if isinstance(error, OSError) and error.strerror:  # the system's refusal: a name too long, a loop of links, no room
         where = f"cannot use {error.filename}" if error.filename else "the system refuses"
         return (InputError if error.errno in GIVEN else StorageError)(f"{where}: {error.strerror}")
-    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's word for ~name
-        return InputError("a name begins with ~ and no user's home here is meant by it")
     text = f"{type(error).__name__}: {error}"
     return TinyresError(text, hint="this is a defect of tinyres; --debug shows where")

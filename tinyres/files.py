@@ -204,6 +204,11 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def at_home(path: str) -> Path:
+    """A path with `~` and `~user` as the shell reads them; of a user who is not here it stays, where pathlib raises."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 def cache_root(cache_dir: Path | None = None) -> Path:
     """Where caches and downloads live: the option, else TINYRES_CACHE, else the platform's cache folder."""
     if cache_dir is not None:

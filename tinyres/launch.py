@@ -13,7 +13,7 @@ from tinyres import environment, records
 from tinyres.data.dataset import Dataset, open_dataset, with_holdout
 from tinyres.data.sources import NAMED
 from tinyres.errors import CheckpointError, DataError, TinyresError, TrainingError, UsageError, require_choice
-from tinyres.files import remove
+from tinyres.files import at_home, remove
 from tinyres.header import CheckpointHeader, read_header
 from tinyres.metrics import wilson_interval
 from tinyres.recipes import Recipe, find_recipe, override
@@ -221,7 +221,7 @@ def new_run(
         schema=SCHEMA,
         name=run.name,
         created=now(),
-        data=data if data in NAMED else str(Path(data).expanduser().absolute()),
+        data=data if data in NAMED else str(at_home(data).absolute()),
         data_kind=dataset.manifest.kind,
         data_fingerprint=dataset.manifest.fingerprint,
         judged_on=judged_on,

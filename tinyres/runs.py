@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal
 from tinyres import records, weights
 from tinyres.environment import Environment
 from tinyres.errors import CheckpointError, InputError, StorageError, UsageError, suggest
-from tinyres.files import remove, sha256_of, storage_errors
+from tinyres.files import at_home, remove, sha256_of, storage_errors
 from tinyres.recipes import Recipe
 from tinyres.spec import ModelSpec
 
@@ -291,7 +291,7 @@ def find_model(text: str | None, runs: Path) -> Model:
     if text is None:
         run = _newest(runs)
         return Model(run.weights, run, run.path, "newest run")
-    path = Path(text).expanduser()
+    path = at_home(text)
     for folder in (path, runs / text):
         if (folder / "config.json").is_file():
             run = Run(folder)
@@ -318,7 +318,7 @@ def find_model(text: str | None, runs: Path) -> Model:
 
 def find_run(text: str, runs: Path) -> Run:
     """The run with this name or path. Errors: UsageError."""
-    for folder in (Path(text).expanduser(), runs / text):
+    for folder in (at_home(text), runs / text):
         if (folder / "config.json").is_file():
             return Run(folder)
     raise UsageError(f"there is no run {text!r}", hint=suggest(text, [run.name for run in list_runs(runs)]))

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -18,6 +17,7 @@ from tinyres.data.members import Names
 from tinyres.data.store import FolderStore, ZipStore
 from tinyres.decode import pixels_from_bytes
 from tinyres.errors import DataError, ImageError, suggest, suggest_file
+from tinyres.files import at_home
 from tinyres.harmless import shown
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def find_source(data: str, *, archive: Path | None = None) -> Source:
         if archive is None:
             raise DataError("tiny-imagenet is not downloaded", hint="tinyres data prepare --data tiny-imagenet")
         return PictureTree(ZipStore(archive), place="tiny-imagenet")
-    path = Path(os.path.expanduser(data))  # noqa: PTH111 - Path's own raises for a user who is not here
+    path = at_home(data)
     if path.is_dir():
         return PictureTree(FolderStore(path), place=data)
     if path.is_file():
