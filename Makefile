@@ -31,7 +31,7 @@ test-quick: $(READY)
 	@$(BIN)/python -m pytest -m "not slow"
 
 test-install: $(READY)
-	@$(BIN)/python tests/install.py
+	@$(BIN)/python tests/release/install.py
 
 test-triton: $(READY)
 	@$(BIN)/python tests/triton_server.py
@@ -40,15 +40,18 @@ test-triton: $(READY)
 embed-test: $(READY)
 	@$(BIN)/python -m pytest tests/embed
 
+# They share their helpers with the tests.
+fuzz faults soak: export PYTHONPATH := tests:tests/errors
+
 fuzz: $(READY)
-	@$(BIN)/python tests/fuzz.py --cases 200
+	@$(BIN)/python tests/reliability/fuzz.py --cases 200
 
 faults: $(READY)
-	@$(BIN)/python tests/faults.py
+	@$(BIN)/python tests/reliability/faults.py
 
 soak: $(READY)
-	@$(BIN)/python tests/soak.py
-	@$(BIN)/python tests/heavy.py
+	@$(BIN)/python tests/reliability/soak.py
+	@$(BIN)/python tests/reliability/heavy.py
 
 # mypy cannot follow the folder mapping of the editable install, so it sees the tree as it installs, through links.
 check: $(READY)

@@ -27,7 +27,7 @@ from tinyres import environment, records
 from tinyres.checkpoint import load_weights
 from tinyres.data.augment import normalize
 from tinyres.data.dataset import open_dataset
-from tinyres.evaluate import compute_logits, reference_logits
+from tinyres.evaluation import compute_logits, reference_logits
 from tinyres.export import parity
 from tinyres.export.limits import Limits
 from tinyres.export.onnx import onnx_from_checkpoint

@@ -15,7 +15,7 @@ from tinyres.bench.reports.terminal import aligned, terminal
 from tinyres.bench.reports.write import write_reports
 from tinyres.errors import EXIT_INTERRUPTED, BackendUnavailable, TinyresError, UsageError
 from tinyres.files import storage_errors
-from tinyres.judge import data_of, load_spec, require_same_classes
+from tinyres.run_data import data_of, load_spec, require_same_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

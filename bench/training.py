@@ -19,16 +19,18 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from tinyres import environment, launch, records
+from tinyres import environment, records
 from tinyres.bench.schedule import interleaved
 from tinyres.checkpoint import load_state
 from tinyres.data.tiny_imagenet import WNIDS
-from tinyres.evaluate import evaluate
+from tinyres.evaluation import evaluate
 from tinyres.model import build_model
 from tinyres.progress import Silent
 from tinyres.recipes import CLASSIC, FAST, FINETUNE, SEED, Recipe, override
+from tinyres.run_data import open_run_data
 from tinyres.schedules import learning_rate
 from tinyres.spec import ModelSpec, Preprocess
+from tinyres.training import launch
 from tinyres.training.train import Options, train
 from tinyres.training.trainer import Trainer
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from tinyres.launch import Started
+    from tinyres.training.launch import Started
 
 SMALL: dict[str, Any] = {"blocks": (1, 1, 1, 1), "widths": (16, 32, 64, 128)}
 """A network of 0.3 million weights, for comparisons of minutes."""
@@ -222,7 +224,7 @@ class PlainLoop:
 
 def _train_plainly(data: Path, pictures: Path, recipe: Recipe, folder: Path, *, seed: int) -> dict[str, Any]:
     """Train a plain loop to the end and judge it; the clock runs for its steps alone, as for ours."""
-    dataset = launch.open_run_data(
+    dataset = open_run_data(
         str(data), image_size=64, judged_on="val", seed=seed, cache_dir=folder / "cache", progress=Silent()
     )
     loop = PlainLoop(pictures, launch.spec_for(dataset, recipe), recipe, seed=seed)

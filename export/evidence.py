@@ -15,7 +15,7 @@ import torch
 import tinyres
 from tinyres import environment
 from tinyres.data import shapes
-from tinyres.evaluate import compute_logits, reference_logits
+from tinyres.evaluation import compute_logits, reference_logits
 from tinyres.export.certificate import ProofImages
 from tinyres.export.golden import GoldenVectors, draw_pictures
 from tinyres.export.parity import REFERENCE_IMAGES, Evidence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from tinyres.errors import TinyresError, UsageError
 from tinyres.export.options import Int8Options
 from tinyres.files import sha256_of
-from tinyres.judge import data_at_hand
+from tinyres.run_data import data_at_hand
 from tinyres.runtime.metadata import stored_precision
 
 if TYPE_CHECKING:

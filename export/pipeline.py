@@ -37,9 +37,8 @@ from tinyres.export.proof import Judged, judge_artifact
 from tinyres.export.quantize import quantized_layers
 from tinyres.export.ranges import clipped_counts, judge_clipping, judge_range, largest_values
 from tinyres.files import cache_root, sha256_of, write_bytes
-from tinyres.judge import require_same_classes
-from tinyres.launch import run_data
 from tinyres.progress import Silent
+from tinyres.run_data import require_same_classes, run_data
 from tinyres.runs import RunConfig, now
 from tinyres.runtime.backends import why_unavailable
 from tinyres.runtime.metadata import metadata_of

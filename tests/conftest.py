@@ -16,10 +16,10 @@ import pytest
 from tiny import TINY, TrainedRun, write_pictures
 from typer.testing import CliRunner
 
-from tinyres import launch
 from tinyres.export.artifact import Exported
 from tinyres.export.pipeline import export_onnx
 from tinyres.progress import Silent
+from tinyres.training import launch
 from tinyres.training.train import train
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -10,9 +10,10 @@ from tiny import TrainedRun
 
 from tinyres.errors import UsageError
 from tinyres.export.artifact import Exported
-from tinyres.judge import data_at_hand, describe, judge
+from tinyres.judge import describe, judge
 from tinyres.metrics import class_results
 from tinyres.progress import Silent
+from tinyres.run_data import data_at_hand
 from tinyres.runs import find_model
 
 

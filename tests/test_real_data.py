@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tinyres import launch
 from tinyres.data.dataset import open_dataset
 from tinyres.data.layout import read_layout
 from tinyres.data.store import ZipStore
@@ -16,6 +15,7 @@ from tinyres.data.tiny_imagenet import CLASSES
 from tinyres.export.pipeline import export_onnx
 from tinyres.progress import Silent
 from tinyres.recipes import DEMO
+from tinyres.training import launch
 from tinyres.training.train import train
 
 pytestmark = pytest.mark.slow

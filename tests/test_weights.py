@@ -19,12 +19,12 @@ from tinyres.data.tiny_imagenet import CLASSES
 from tinyres.export.certificate import Certificate
 from tinyres.export.pipeline import export_onnx
 from tinyres.files import sha256_of
-from tinyres.launch import find_start
 from tinyres.progress import Silent
 from tinyres.recipes import NANO
 from tinyres.records import load
 from tinyres.runs import Run
 from tinyres.runtime import open_runner
+from tinyres.training.launch import find_start
 from tinyres.training.summary import Summary
 
 NANO_SHA256 = "861e15d029af99c17aa9017507b81114b2f39cb7970bbebd887672a088e9f01a"

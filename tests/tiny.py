@@ -14,9 +14,9 @@ from tinyres import recipes
 from tinyres.checkpoint import Checkpoint
 from tinyres.data import shapes
 from tinyres.header import Origin
-from tinyres.launch import Started
 from tinyres.model import ResNet, build_model
 from tinyres.spec import ModelSpec, Preprocess
+from tinyres.training.launch import Started
 
 TINY = replace(recipes.DEMO, name="tiny", blocks=(1, 1), widths=(8, 16), image_size=16, epochs=3, batch_size=16)
 """Trains in a second or two on a few hundred pictures."""

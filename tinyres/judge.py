@@ -1,4 +1,4 @@
-"""Judging a model: on which data, and what its answers are worth — accuracy, loss, calibration, class by class."""
+"""Judging a model: what its answers over a split are worth — accuracy, loss, calibration, class by class."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyres.data.dataset import Dataset, open_dataset
-from tinyres.data.download import is_downloaded
-from tinyres.errors import DataError, InputError, UsageError
-from tinyres.files import cache_root
-from tinyres.launch import run_data
+from tinyres.drawing import draw_confusion
+from tinyres.errors import InputError
 from tinyres.metrics import (
     Accuracy,
     ClassResult,
@@ -22,13 +19,12 @@ from tinyres.metrics import (
     confusion_of,
     cross_entropy,
 )
-from tinyres.plot import draw_confusion
+from tinyres.run_data import data_of, require_same_classes
 from tinyres.runtime.backends import open_runner
 
 if TYPE_CHECKING:
     from tinyres.progress import Progress
     from tinyres.runs import Model
-    from tinyres.spec import ModelSpec
 
 BATCH = 100
 HARDEST = 5
@@ -98,51 +94,3 @@ def describe(judged: Judgement) -> str:
         often = f", often taken for {row.mistaken_for}" if row.mistaken_for else ""
         lines.append(f"  {row.correct / max(row.images, 1):6.1%} of {row.images:<5} {row.name}{often}")
     return "\n".join([*lines, f"wrote {judged.picture}"])
-
-
-def data_of(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Dataset:
-    """The data to judge a model on: what is named, else its run's. Errors: UsageError if none is known."""
-    if data is not None:
-        size = load_spec(model).preprocess.image_size
-        return open_dataset(data, image_size=size, cache_dir=cache_dir, progress=progress)
-    if model.run is None or (config := model.run.config()).data_kind == "unknown":
-        raise UsageError(f"it is not known what {model.name} was trained on", hint="--data names it")
-    return run_data(config, cache_dir=cache_dir, progress=progress)
-
-
-def data_at_hand(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Dataset | None:
-    """As `data_of`, but None where nothing is named and the run's data is not here; nothing is downloaded for it."""
-    if data is not None:
-        return data_of(model, data, cache_dir=cache_dir, progress=progress)
-    if model.run is None:
-        return None
-    config = model.run.config()
-    if config.data_kind == "unknown" or (config.data == "tiny-imagenet" and not is_downloaded(cache_root(cache_dir))):
-        return None
-    try:
-        return run_data(config, cache_dir=cache_dir, progress=progress)
-    except DataError as exc:
-        progress.warn(f"{exc}; judging on drawn pictures instead")
-        return None
-
-
-def load_spec(model: Model) -> ModelSpec:
-    """The spec of a model's file. Errors: CheckpointError, ArtifactError."""
-    if model.run is not None:
-        return model.run.config().spec
-    with open_runner(model.path) as runner:
-        return runner.spec
-
-
-def require_same_classes(dataset: Dataset, spec: ModelSpec) -> None:
-    """Errors: UsageError if a data set has other classes, another order of them, or another size than the model."""
-    manifest = dataset.manifest
-    if manifest.class_ids != spec.class_ids:
-        raise UsageError(
-            f"the data {dataset.name} has other classes than the model ({len(manifest.class_ids)} and {spec.classes})",
-            hint="--data must name the data the model was trained on",
-        )
-    if manifest.image_size != spec.preprocess.image_size:
-        raise UsageError(
-            f"the data is cached at {manifest.image_size} pixels, the model takes {spec.preprocess.image_size}"
-        )

@@ -53,6 +53,7 @@ _RANGES = {
 }
 """The fields of an epoch that are neither negative nor more: what is drawn and summed must not overflow."""
 
+JudgedOn = Literal["val", "holdout"]
 State = Literal["running", "stopped", "finished", "failed", "imported"]
 
 
@@ -68,7 +69,7 @@ class RunConfig:
     """As given: a known name, or the path of a folder or zip (the one place that keeps it)."""
     data_kind: str
     data_fingerprint: str
-    judged_on: Literal["val", "holdout"]
+    judged_on: JudgedOn
     seed: int
     recipe: Recipe | None
     """None for an imported checkpoint."""

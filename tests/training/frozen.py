@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from tiny import TINY
 
-from tinyres import launch
 from tinyres.progress import Silent
+from tinyres.training import launch
 from tinyres.training.distributed import joined
 from tinyres.training.trainer import Trainer
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import safetensors.torch
 from tiny import TINY
 
-from tinyres import launch
 from tinyres.progress import Silent
+from tinyres.training import launch
 from tinyres.training import train as train_module
 from tinyres.training.train import Options, train
 from tinyres.training.trainer import Trainer

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tiny import StopAfter
 
-from tinyres import launch
 from tinyres.progress import Silent
+from tinyres.training import launch
 from tinyres.training.distributed import joined
 from tinyres.training.train import Loop
 from tinyres.training.trainer import Trainer

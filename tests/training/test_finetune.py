@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny import TINY, TrainedRun, write_pictures
 
-from tinyres import launch
 from tinyres.checkpoint import load_weights
 from tinyres.errors import CheckpointError, UsageError
 from tinyres.progress import Silent
 from tinyres.recipes import FINETUNE
+from tinyres.training import launch
 from tinyres.training.train import train
 from tinyres.training.trainer import Trainer
 

@@ -17,17 +17,18 @@ import torch
 from tiny import TINY, StopAfter, TrainedRun, write_pictures
 from typer.testing import CliRunner
 
-from tinyres import launch
 from tinyres.checkpoint import load_state, load_weights, same_weights, save_state
 from tinyres.cli import app
 from tinyres.errors import CheckpointError, DataError, StorageError, TrainingError, UsageError
-from tinyres.launch import Started
 from tinyres.progress import Silent
 from tinyres.recipes import Recipe
+from tinyres.run_data import run_data
 from tinyres.runs import Run
 from tinyres.schedules import learning_rate
+from tinyres.training import launch
 from tinyres.training import trainer as trainer_module
 from tinyres.training.distributed import World
+from tinyres.training.launch import Started
 from tinyres.training.pace import catch_interrupt
 from tinyres.training.train import Loop, Options, train
 from tinyres.training.trainer import Trainer
@@ -247,7 +248,7 @@ def test_data_that_changed_is_not_judged_on_unasked(own_pictures: Path, tmp_path
     started = start(own_pictures, tmp_path)
     (own_pictures / "val" / "ring" / "1.png").unlink()
     with pytest.raises(DataError, match="has changed since it was trained"):
-        launch.run_data(started.config, progress=Silent())
+        run_data(started.config, progress=Silent())
 
 
 def test_a_disk_that_fills_up_keeps_the_checkpoint_before(picture_folder: Path, tmp_path: Path) -> None:

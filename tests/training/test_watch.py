@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from tiny import TrainedRun
 
-from tinyres import launch
 from tinyres.errors import TinyresError
 from tinyres.progress import Silent
 from tinyres.recipes import DEMO, SEED, Recipe
 from tinyres.runs import Run
+from tinyres.training import launch
 from tinyres.training.pace import Pace
 from tinyres.training.watch import Watch
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tinyres.cli.command import command
 from tinyres.cli.root import RUNS, Cache, ModelArgument, OtherData, Runs, app, echo
-from tinyres.command import command
 from tinyres.console import Console
 from tinyres.errors import UsageError
 

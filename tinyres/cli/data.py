@@ -3,8 +3,8 @@
 # No `from __future__ import annotations` here: Typer reads the annotations as objects.
 import typer
 
+from tinyres.cli.command import command
 from tinyres.cli.root import Cache, Data, app
-from tinyres.command import command
 from tinyres.console import Console
 
 data_app = typer.Typer(help="Fetch, decode and describe data.", no_args_is_help=True)

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from tinyres.cli.benching import bench
+from tinyres.cli.command import command
 from tinyres.cli.exporting import export
 from tinyres.cli.models import predict
 from tinyres.cli.root import RUNS, Cache, Runs, app
 from tinyres.cli.training import train
-from tinyres.command import command
 from tinyres.console import Console
 
 
@@ -42,7 +42,7 @@ def doctor(out: Console, runs: Runs = RUNS, cache: Cache = None) -> int:
 @command(app)
 def demo(out: Console, runs: Runs = RUNS, cache: Cache = None) -> int:
     """All of it in minutes: train on drawn shapes, export, prove, bench and predict, into runs/demo."""
-    from tinyres.demo import draw_star, walk
+    from tinyres.cli.demo import draw_star, walk
     from tinyres.files import remove
     from tinyres.runs import DEMO_RUN
 

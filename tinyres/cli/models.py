@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from tinyres.cli.command import command
 from tinyres.cli.exporting import levels_text
 from tinyres.cli.root import RUNS, Cache, ModelArgument, OtherData, Runs, app, echo
-from tinyres.command import command
 from tinyres.console import Console
 from tinyres.errors import UsageError
 
@@ -58,7 +58,7 @@ def diff(
 
     first, second = echo(out, find_model(a, runs)), echo(out, find_model(b, runs))
     from tinyres.export.diff import compare, describe
-    from tinyres.judge import data_at_hand
+    from tinyres.run_data import data_at_hand
 
     dataset = data_at_hand(first, data, cache_dir=cache, progress=out)
     found = compare(first.path, second.path, dataset, progress=out)
@@ -94,7 +94,7 @@ def predict(
         out.log(f"answers: {path}")
     elif chosen.how != "file":
         out.log(f"answers: the checkpoint, through PyTorch; tinyres export {chosen.name} makes an artifact of it")
-    from tinyres.predict import answers, asked_pictures
+    from tinyres.cli.asked import answers, asked_pictures
     from tinyres.runtime import Classifier
 
     asked = asked_pictures(images or [], files_from)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinyres.usage import Commands
+from tinyres.cli.usage import Commands
 
 if TYPE_CHECKING:
     from tinyres.console import Console

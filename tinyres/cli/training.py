@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinyres.cli.command import command
 from tinyres.cli.root import RUNS, Cache, Data, Runs, app
-from tinyres.command import command
 from tinyres.console import Console
 
 if TYPE_CHECKING:
-    from tinyres.launch import Request, Started
     from tinyres.training.distributed import World
+    from tinyres.training.launch import Request, Started
 
 DRAWN = (".png", ".pdf", ".svg", ".jpg")
 """What a curve may be drawn as."""
@@ -60,7 +60,7 @@ def train(
     out.log(f"run {old.name} goes on" if old else f"data {data}")
     if profile and old is not None:
         raise UsageError("--profile looks at a new training", hint="give the data and recipe, without --resume")
-    from tinyres import launch
+    from tinyres.training import launch
 
     request = launch.Request(
         data=data,
@@ -82,7 +82,7 @@ def train(
 
 def _train(out: Console, started: "Started", world: "World | None", **options: Any) -> int:
     from tinyres.errors import EXIT_INTERRUPTED
-    from tinyres.launch import describe, describe_end, kept_if_saved, report_data
+    from tinyres.training.launch import describe, describe_end, kept_if_saved, report_data
 
     run = started.run
     speaks = world is None or world.is_first
@@ -120,7 +120,7 @@ def _train(out: Console, started: "Started", world: "World | None", **options: A
 def _profile(out: Console, request: "Request", runs: Path, cache: Path | None) -> int:
     import tempfile
 
-    from tinyres import launch
+    from tinyres.training import launch
 
     with tempfile.TemporaryDirectory(prefix="tinyres-profile-") as folder:
         started = launch.begin(request, None, runs=runs, home=Path(folder), cache_dir=cache, progress=out)
@@ -142,7 +142,7 @@ def import_(
     runs: Runs = RUNS,
 ) -> None:
     """Make a run of the original project's weights."""
-    from tinyres.importing import import_seed
+    from tinyres.seed.importing import import_seed
 
     run = import_seed(file, runs=runs, name=name, classes=classes, history=history)
     spec = run.config().spec
@@ -169,7 +169,7 @@ def plot(
     if picture is not None and picture.suffix.lower() not in DRAWN:
         raise UsageError(f"--out {picture} names no kind of picture", hint=f"valid endings: {', '.join(DRAWN)}")
     out.log(f"drawing {', '.join(models) if models else 'the newest run'}")
-    from tinyres.plot import draw_curves, find_histories
+    from tinyres.drawing import draw_curves, find_histories
 
     histories, home = find_histories(models or [], runs)
     path = picture or (home if len(histories) == 1 and home else Path()) / "curves.png"

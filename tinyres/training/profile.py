@@ -17,8 +17,8 @@ from tinyres.training.compute import try_step
 from tinyres.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from tinyres.launch import Started
     from tinyres.progress import Progress
+    from tinyres.training.launch import Started
 
 STEPS = 10
 WARM_UP_S = 10.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tinyres import records
 from tinyres.checkpoint import load_weights
-from tinyres.evaluate import evaluate
+from tinyres.evaluation import evaluate
 from tinyres.metrics import Accuracy, ClassResult, class_results, confusion_of
 from tinyres.training.pace import EVALUATION_SPEEDUP
 

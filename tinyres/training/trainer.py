@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tinyres.checkpoint import load_state, save_state, save_weights
 from tinyres.data.batches import TrainingBatches, seed_for
 from tinyres.errors import CheckpointError, StorageError, TrainingError, UsageError
-from tinyres.evaluate import compute_logits, evaluation_of
+from tinyres.evaluation import compute_logits, evaluation_of
 from tinyres.header import Origin
 from tinyres.model import ResNet, build_model
 from tinyres.runs import Epoch, merit
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tinyres.data.dataset import Dataset
-    from tinyres.evaluate import Evaluation
+    from tinyres.evaluation import Evaluation
     from tinyres.progress import Progress
     from tinyres.recipes import Recipe
     from tinyres.runs import Run, RunConfig, State

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from tinyres.drawing import draw_curves
 from tinyres.errors import missing_extra
-from tinyres.plot import draw_curves
 from tinyres.schedules import learning_rate, picture_size
 from tinyres.units import duration
 

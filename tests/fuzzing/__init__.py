@@ -1,1 +1,0 @@
-"""What tests/fuzz.py is made of: the kit of real files, the ways to damage them, and who reads them."""

@@ -1,0 +1,93 @@
+"""The data of a run: opened again and known to be the same, for going on, judging and proving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyres.data.dataset import Dataset, open_dataset, with_holdout
+from tinyres.data.download import is_downloaded
+from tinyres.errors import DataError, UsageError
+from tinyres.files import cache_root
+from tinyres.runtime.backends import open_runner
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tinyres.progress import Progress
+    from tinyres.runs import JudgedOn, Model, RunConfig
+    from tinyres.spec import ModelSpec
+
+
+def run_data(config: RunConfig, *, cache_dir: Path | None = None, progress: Progress) -> Dataset:
+    """The data a run was trained on. Errors: DataError if it is gone or has changed."""
+    dataset = open_run_data(
+        config.data,
+        image_size=config.spec.preprocess.image_size,
+        judged_on=config.judged_on,
+        seed=config.seed,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    if dataset.manifest.fingerprint != config.data_fingerprint:
+        # A changed folder may have moved training pictures into its validation split.
+        raise DataError(
+            f"the data of run {config.name} has changed since it was trained",
+            hint="--data names what to judge on now; a new run trains on it",
+        )
+    return dataset
+
+
+def open_run_data(
+    data: str, *, image_size: int, judged_on: JudgedOn, seed: int, cache_dir: Path | None, progress: Progress
+) -> Dataset:
+    """Open a data set with the split a run is judged on."""
+    dataset = open_dataset(data, image_size=image_size, cache_dir=cache_dir, progress=progress)
+    return with_holdout(dataset, seed=seed) if judged_on == "holdout" else dataset
+
+
+def data_of(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Dataset:
+    """The data to judge a model on: what is named, else its run's. Errors: UsageError if none is known."""
+    if data is not None:
+        size = load_spec(model).preprocess.image_size
+        return open_dataset(data, image_size=size, cache_dir=cache_dir, progress=progress)
+    if model.run is None or (config := model.run.config()).data_kind == "unknown":
+        raise UsageError(f"it is not known what {model.name} was trained on", hint="--data names it")
+    return run_data(config, cache_dir=cache_dir, progress=progress)
+
+
+def data_at_hand(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Dataset | None:
+    """As `data_of`, but None where nothing is named and the run's data is not here; nothing is downloaded for it."""
+    if data is not None:
+        return data_of(model, data, cache_dir=cache_dir, progress=progress)
+    if model.run is None:
+        return None
+    config = model.run.config()
+    if config.data_kind == "unknown" or (config.data == "tiny-imagenet" and not is_downloaded(cache_root(cache_dir))):
+        return None
+    try:
+        return run_data(config, cache_dir=cache_dir, progress=progress)
+    except DataError as exc:
+        progress.warn(f"{exc}; judging on drawn pictures instead")
+        return None
+
+
+def load_spec(model: Model) -> ModelSpec:
+    """The spec of a model's file. Errors: CheckpointError, ArtifactError."""
+    if model.run is not None:
+        return model.run.config().spec
+    with open_runner(model.path) as runner:
+        return runner.spec
+
+
+def require_same_classes(dataset: Dataset, spec: ModelSpec) -> None:
+    """Errors: UsageError if a data set has other classes, another order of them, or another size than the model."""
+    manifest = dataset.manifest
+    if manifest.class_ids != spec.class_ids:
+        raise UsageError(
+            f"the data {dataset.name} has other classes than the model ({len(manifest.class_ids)} and {spec.classes})",
+            hint="--data must name the data the model was trained on",
+        )
+    if manifest.image_size != spec.preprocess.image_size:
+        raise UsageError(
+            f"the data is cached at {manifest.image_size} pixels, the model takes {spec.preprocess.image_size}"
+        )
