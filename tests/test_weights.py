@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import outcome
+from tiny import outcome
 from typer.testing import CliRunner
 
 from tinyres import weights

@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import nn
+from typer.testing import CliRunner
 
 from tinyres import recipes
 from tinyres.checkpoint import Checkpoint
+from tinyres.cli import app
 from tinyres.data import shapes
 from tinyres.header import Origin
 from tinyres.model import ResNet, build_model
@@ -76,3 +78,9 @@ def checkpoint_of(spec: ModelSpec, seed: int = 0) -> tuple[Checkpoint, ResNet]:
 def small_spec(**fields: object) -> ModelSpec:
     values = {"blocks": (1, 2), "widths": (8, 12), "preprocess": Preprocess(image_size=16), **fields}
     return ModelSpec(class_names=("a", "b", "c"), class_ids=("1", "2", "3"), **values)
+
+
+def outcome(cli: CliRunner, *arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr."""
+    result = cli.invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr

@@ -9,21 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import TrainedRun
+from tiny import TrainedRun, outcome
 from typer.testing import CliRunner
 
-from tinyres.cli import app
 from tinyres.cli.command import run_guarded
 from tinyres.console import Console
 from tinyres.export.artifact import Exported
 
 TINY_SIZES = ["--set", "blocks=1,1", "--set", "widths=8,16", "--set", "image_size=16", "--set", "batch_size=16"]
-
-
-def outcome(cli: CliRunner, *arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
-    result = cli.invoke(app, [str(argument) for argument in arguments])
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.mark.slow

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_cli import outcome
-from tiny import TrainedRun
+from tiny import TrainedRun, outcome
 from typer.testing import CliRunner
 
 from tinyres import environment
