@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tinyres import records
 from tinyres.bench.against import changes, machine_of, require_same_machine
-from tinyres.bench.agreement import agreement, main
 from tinyres.bench.gate import METRICS, failures, parse_condition
+from tinyres.bench.studies.agreement import agreement, main
 from tinyres.errors import UsageError
 
 PASSING = results(PYTORCH, FP32, INT8)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tinyres import records
-from tinyres.bench import peers
+from tinyres.bench.studies import peers
 from tinyres.export.artifact import Exported
 
 

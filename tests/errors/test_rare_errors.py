@@ -21,7 +21,7 @@ from tiny import TrainedRun, small_spec
 from torch import nn
 
 from tinyres import checkpoint, drawing, records
-from tinyres.bench import peers, startup
+from tinyres.bench.studies import peers, startup
 from tinyres.cli.command import run_guarded
 from tinyres.console import Console
 from tinyres.data import cache

@@ -1,4 +1,4 @@
-"""How soon each command says its first line: `python -m tinyres.bench.startup`, in a folder that holds `runs/demo`.
+"""How soon each command says its first line: `python -m tinyres.bench.studies.startup`, beside `runs/demo`.
 
 Whole processes in turns, bytecode compiled; the time is from the start of one to its first line of output.
 """
@@ -45,7 +45,7 @@ def main() -> None:
     finally:
         remove(Path(SCRATCH))
     result = {
-        "command": "python -m tinyres.bench.startup",
+        "command": "python -m tinyres.bench.studies.startup",
         "median_s": {command: round(statistics.median(values), 3) for command, values in seconds.items()},
         "samples_s": {command: [round(value, 4) for value in values] for command, values in seconds.items()},
         "environment": environment.capture(),

@@ -1,4 +1,4 @@
-"""What `from tinyres import Classifier` costs: `python -m tinyres.bench.classifier ARTIFACT`, on a proven .onnx file.
+"""What `from tinyres import Classifier` costs: `python -m tinyres.bench.studies.classifier ARTIFACT`, a proven .onnx.
 
 Beyond the backend's own import, in fresh processes; and beyond the bare call of the session that it holds, by turns,
 for one picture that is decoded already. Prints one JSON text.
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from tinyres import environment, records
-from tinyres.bench.peers import COMPARED, noise, paired, session_call
+from tinyres.bench.studies.peers import COMPARED, noise, paired, session_call
 from tinyres.runtime.backends import BACKENDS
 from tinyres.runtime.classifier import Classifier
 from tinyres.runtime.runner import Runner
@@ -36,10 +36,10 @@ print(time.perf_counter() - began)
 def main() -> None:
     """Measure and print."""
     if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m tinyres.bench.classifier ARTIFACT")
+        raise SystemExit("usage: python -m tinyres.bench.studies.classifier ARTIFACT")
     path = Path(sys.argv[1])
     answer = {
-        "command": f"python -m tinyres.bench.classifier {path.name}",
+        "command": f"python -m tinyres.bench.studies.classifier {path.name}",
         "threads": environment.usable_cores(),
         "import": {backend: import_seconds(backend) for backend in COMPARED},
         "call": {backend: call(path, backend) for backend in COMPARED},

@@ -1,4 +1,4 @@
-"""How training compares, on real pictures: `python -m tinyres.bench.training step|recipes|time|finetune ZIP`.
+"""How training compares, on real pictures: `python -m tinyres.bench.studies.training step|recipes|time|finetune ZIP`.
 
 ZIP is Tiny ImageNet's archive; small parts of it are laid out in a temporary folder. Each prints one JSON text.
 """
@@ -306,7 +306,7 @@ def main() -> None:
     name, archive = sys.argv[1], Path(sys.argv[2])
     with tempfile.TemporaryDirectory(prefix="tinyres-training-") as folder:
         found = COMPARISONS[name](archive, Path(folder))
-    command = f"python -m tinyres.bench.training {name} tiny-imagenet-200.zip"
+    command = f"python -m tinyres.bench.studies.training {name} tiny-imagenet-200.zip"
     print(records.to_json({"command": command, **found, "environment": environment.capture()}))
 
 

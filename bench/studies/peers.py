@@ -1,4 +1,4 @@
-"""Our figures beside those of others: `python -m tinyres.bench.peers ARTIFACT`, on a proven .onnx file.
+"""Our figures beside those of others: `python -m tinyres.bench.studies.peers ARTIFACT`, on a proven .onnx file.
 
 The same file, threads and batch, in turns: the bench's own blocks, a bare loop around the library's call, PyTorch's
 `torch.utils.benchmark`, and OpenVINO's `benchmark_app`. Prints one JSON text, with what a Runner costs over the bare
@@ -75,11 +75,11 @@ def main() -> None:
         serve(*sys.argv[2:])
         return
     if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m tinyres.bench.peers ARTIFACT")
+        raise SystemExit("usage: python -m tinyres.bench.studies.peers ARTIFACT")
     path, threads = Path(sys.argv[1]), environment.usable_cores()
     figures = [figure for backend in COMPARED for batch in BATCHES for figure in compare(path, backend, batch, threads)]
     answer = {
-        "command": f"python -m tinyres.bench.peers {path.name}",
+        "command": f"python -m tinyres.bench.studies.peers {path.name}",
         "threads": threads,
         "overheads": [overhead(path, backend, threads) for backend in COMPARED],
         "figures": figures,
@@ -96,7 +96,16 @@ def compare(path: Path, backend: str, batch: int, threads: int) -> list[Figure]:
         cores = environment.cores_for(threads)
         asked: dict[str, Any] = {"path": str(path), "backend": backend, "way": None, "threads": threads, "cores": cores}
         ours.ask("open", images=str(images), **asked)
-        command = [sys.executable, "-m", "tinyres.bench.peers", "serve", str(path), backend, str(threads), str(images)]
+        command = [
+            sys.executable,
+            "-m",
+            "tinyres.bench.studies.peers",
+            "serve",
+            str(path),
+            backend,
+            str(threads),
+            str(images),
+        ]
         with WorkerProcess(command) as bare:
             ways: dict[str, Callable[[], list[float]]] = {
                 "tinyres bench": lambda: _block(ours, "block", batch),

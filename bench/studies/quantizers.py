@@ -1,4 +1,4 @@
-"""Our int8 beside that of other tools: `python -m tinyres.bench.quantizers MODEL DATA`.
+"""Our int8 beside that of other tools: `python -m tinyres.bench.studies.quantizers MODEL DATA`.
 
 All start from the same float32 file and the same calibration pictures. Prints one JSON text: for each tool's file, on
 ONNX Runtime and OpenVINO, how it answers over the whole validation split, and how much faster it is than float32, timed
@@ -93,7 +93,7 @@ class Calibrated:
 def main() -> None:
     """Measure the model that the arguments name, on the data that they name."""
     if len(sys.argv) != 3:
-        raise SystemExit("usage: python -m tinyres.bench.quantizers MODEL DATA")
+        raise SystemExit("usage: python -m tinyres.bench.studies.quantizers MODEL DATA")
     name, data = sys.argv[1:]
     checkpoint = load_weights(find_model(name, Path("runs")).path)
     dataset = open_dataset(data, image_size=checkpoint.spec.preprocess.image_size)

@@ -1,4 +1,4 @@
-"""How far correct conversions of a trained model are from it: `python -m tinyres.bench.limits MODEL DATA`.
+"""How far correct conversions of a trained model are from it: `python -m tinyres.bench.studies.limits MODEL DATA`.
 
 Prints one JSON text: for fp32, fp16 and bf16 what several independent, correct ways to compute in that precision differ
 by from float64 on real pictures, and what a coarser precision does that passes itself off as it. The limits in
@@ -88,7 +88,7 @@ class Measured:
 def main() -> None:
     """Measure the model that the arguments name, on the data that they name."""
     if len(sys.argv) != 3:
-        raise SystemExit("usage: python -m tinyres.bench.limits MODEL DATA")
+        raise SystemExit("usage: python -m tinyres.bench.studies.limits MODEL DATA")
     name, data = sys.argv[1:]
     checkpoint = load_weights(find_model(name, Path("runs")).path)
     dataset = open_dataset(data, image_size=checkpoint.spec.preprocess.image_size, cache_dir=None, progress=Silent())

@@ -1,4 +1,4 @@
-"""A picture set to measure classification at scale on: `python -m tinyres.bench.shards FOLDER`.
+"""A picture set to measure classification at scale on: `python -m tinyres.bench.studies.shards FOLDER`.
 
 20,000 JPEGs, 400 drawn ones under many names, as `FOLDER/webdataset/*.tar` of 1,000 and as files in `FOLDER/folder`.
 """
@@ -22,7 +22,7 @@ SIZES = (96, 64)
 def main() -> None:
     """Draw and write."""
     if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m tinyres.bench.shards FOLDER")
+        raise SystemExit("usage: python -m tinyres.bench.studies.shards FOLDER")
     root = Path(sys.argv[1])
     drawn = [_jpeg(index) for index in range(DISTINCT)]
     (root / "webdataset").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Whether two benches rank alike: `python -m tinyres.bench.agreement A/results.json B/results.json`.
+"""Whether two benches rank alike: `python -m tinyres.bench.studies.agreement A/results.json B/results.json`.
 
 Of every pair of contenders at every batch size that was asked for: which is significantly faster in each. Prints one
 JSON text; exit code 1
@@ -69,7 +69,7 @@ def _faster(found: results.Results, name: str, other: str, batch: int) -> int:
 def main() -> None:
     """Compare the two files that the arguments name."""
     if len(sys.argv) != 3:
-        raise SystemExit("usage: python -m tinyres.bench.agreement A/results.json B/results.json")
+        raise SystemExit("usage: python -m tinyres.bench.studies.agreement A/results.json B/results.json")
     found = agreement(*(results.load(Path(name)) for name in sys.argv[1:]))
     print(records.to_json(found))
     raise SystemExit(1 if found.contradictions or not found.pairs else 0)

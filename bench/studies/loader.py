@@ -1,4 +1,4 @@
-"""How fast training batches come, beside torchvision's ImageFolder: `python -m tinyres.bench.loader ZIP`.
+"""How fast training batches come, beside torchvision's ImageFolder: `python -m tinyres.bench.studies.loader ZIP`.
 
 Both give the same float batches of the same pictures (random crop with padding 4, flip, normalise), for an epoch each,
 in turns A B B A. The pictures are some classes of a Tiny ImageNet zip, laid out as files for ImageFolder.
@@ -59,7 +59,7 @@ def main() -> None:
     rates = {name: [round(pictures / value) for value in values] for name, values in seconds.items()}
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     result = {
-        "command": "python -m tinyres.bench.loader tiny-imagenet-200.zip",
+        "command": "python -m tinyres.bench.studies.loader tiny-imagenet-200.zip",
         "pictures": pictures,
         "batch": BATCH,
         "torchvision_workers": WORKERS,

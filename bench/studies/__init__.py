@@ -1,0 +1,1 @@
+"""Measurements behind the figures in README and docs, each a program: `python -m tinyres.bench.studies.NAME`."""
