@@ -16,6 +16,8 @@ import pytest
 from tiny import TINY, TrainedRun, write_pictures
 from typer.testing import CliRunner
 
+from tinyres.bench import measure
+from tinyres.bench.schedule import Effort
 from tinyres.export.artifact import Exported
 from tinyres.export.pipeline import export_onnx
 from tinyres.progress import Silent
@@ -80,6 +82,24 @@ def exported(trained: TrainedRun) -> Exported:
         batches=(1, 4, 9),
         progress=Silent(),
     )
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> Effort:
+    """How little `bench --quick` measures within the test: its figures mean nothing."""
+    effort = Effort(
+        seconds=0.1,
+        runs=8,
+        limit_s=1.0,
+        limit_runs=4,
+        rounds=2,
+        side_s=0.01,
+        side_batch_s=0.005,
+        side_rounds=1,
+        all_ways=False,
+    )
+    monkeypatch.setitem(measure.EFFORTS, "quick", effort)
+    return effort
 
 
 @pytest.fixture

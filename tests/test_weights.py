@@ -132,6 +132,7 @@ def test_their_name_works_in_every_command_of_the_path(cli: CliRunner, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief")
 def test_they_are_judged_and_measured_on_the_data_that_is_named(cli: CliRunner, nano: Run, tmp_path: Path) -> None:
     """Drawn pictures in folders named like their classes: far from real, but the whole of eval and bench."""
     data = write_pictures_of(CLASSES, tmp_path / "data")

@@ -12,28 +12,14 @@ from tiny import TrainedRun, write_pictures
 from typer.testing import CliRunner
 
 from tinyres import records
-from tinyres.bench import measure as bench_measure
 from tinyres.bench import results as bench_results
 from tinyres.bench.schedule import Effort
 from tinyres.cli import app
 from tinyres.export.artifact import Exported
 
-BRIEF = Effort(
-    seconds=0.1,
-    runs=8,
-    limit_s=1.0,
-    limit_runs=4,
-    rounds=2,
-    side_s=0.01,
-    side_batch_s=0.005,
-    side_rounds=1,
-    all_ways=False,
-)
-
 
 @pytest.fixture
-def bench(exported: Exported, trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setitem(bench_measure.EFFORTS, "quick", BRIEF)
+def bench(exported: Exported, trained: TrainedRun, tmp_path: Path, brief: Effort) -> Bench:
     return Bench(trained, tmp_path)
 
 

@@ -45,6 +45,7 @@ def test_every_command_in_the_docs_is_one(words: list[str], monkeypatch: pytest.
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief")
 def test_the_readmes_own_pictures_walk_and_its_program_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
