@@ -17,8 +17,8 @@ from tinyres.bench.lane import BATCH, Lane
 from tinyres.bench.process import ContenderFailed
 from tinyres.bench.results import Parity
 from tinyres.errors import StorageError
-from tinyres.export.limits import LIMITS
 from tinyres.export.parity import FLOOR_LIMIT, MOST_ROUNDED, rms, share
+from tinyres.export.precisions import PRECISIONS
 from tinyres.files import cache_root, sha256_of, storage_errors, write_array
 from tinyres.metrics import accuracy_of
 
@@ -144,6 +144,6 @@ def error_limit(lane: Lane) -> float:
     coarsest = next(number for number in COARSEST_FIRST if number in (precision.storage, precision.compute))
     if coarsest == "int8":
         return lane.contender.error_limit or MOST_ROUNDED
-    limits = LIMITS[coarsest]  # type: ignore[index]
+    limits = PRECISIONS[coarsest].limits  # type: ignore[index]
     # Both sides are off by as much as float32 may be, where its floor is at the largest that a proof allows.
     return limits.largest_error(FLOOR_LIMIT)

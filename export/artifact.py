@@ -5,6 +5,7 @@ It is written and proven in a folder of its own; only a proof moves it to where 
 
 from __future__ import annotations
 
+import html
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
@@ -18,9 +19,11 @@ from tinyres.export.certificate import Certificate, certificate_path
 from tinyres.files import remove, storage_errors, sync_folder, temporary_folder, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tinyres.export.certificate import Level
+
+_WORDS = {True: "passed", False: "FAILED", None: "not judged"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,21 @@ class Exported:
     def certificate_file(self) -> Path:
         """Where the certificate lies."""
         return certificate_path(self.path)
+
+    def __repr__(self) -> str:
+        grade = self.certificate.grade
+        proven = "built, not proven on a device" if grade == "unproven" else f"proven ({grade})"
+        return f"Exported({str(self.path)!r}: {proven})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>{levels_html(self.certificate.levels)}"
+
+
+def levels_html(levels: Iterable[Level]) -> str:
+    """A row a level, for notebooks."""
+    rows = [(level.name, _WORDS[level.passed], level.detail) for level in levels]
+    cells = ["".join(f'<td style="text-align: left">{html.escape(cell)}</td>' for cell in row) for row in rows]
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
 
 @contextmanager
@@ -121,9 +139,8 @@ def reject(candidate: Path, target: Path, certificate: Certificate, *, reproduce
 
 def print_levels(levels: tuple[Level, ...]) -> int:
     """For the scripts that show a failure again: one line a level. Returns the exit code they amount to."""
-    words = {True: "passed", False: "FAILED", None: "not judged"}
     for level in levels:
-        print(f"{level.name}: {words[level.passed]}: {level.detail}")
+        print(f"{level.name}: {_WORDS[level.passed]}: {level.detail}")
     return ProofError.exit_code if any(level.passed is False for level in levels) else 0
 
 

@@ -14,6 +14,7 @@ import torch
 
 from tinyres.data.augment import normalize
 from tinyres.export.observe import observe
+from tinyres.export.precisions import PRECISIONS
 from tinyres.progress import Silent
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ DEAD = 1e-12
 """A layer whose signal is a smaller share of its values has none."""
 GROWTH = 10
 """From one layer to the next an error may grow so many times; and rounding alone adds up to as many units."""
-UNITS: dict[Stored, float] = {"fp32": 2**-23, "fp16": 2**-11, "bf16": 2**-8, "int8": 2**-6}
-"""What rounding adds in a layer, about, as a share of the part of its values that depends on the picture."""
 
 
 def first_diverging(content: bytes, checkpoint: Checkpoint, images: NDArray[np.uint8], precision: Stored) -> str:
@@ -53,7 +52,7 @@ def first_diverging(content: bytes, checkpoint: Checkpoint, images: NDArray[np.u
     largest = 0.0
     for name in names:
         error = sums[name].error
-        if not error <= GROWTH * max(largest, UNITS[precision]):
+        if not error <= GROWTH * max(largest, PRECISIONS[precision].unit):
             return f"{name} is the first layer off: error {error:.1e} of its signal, {largest:.1e} before it"
         largest = max(largest, error)
     return ""

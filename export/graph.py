@@ -18,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tinyres.errors import ProofError
+from tinyres.export.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,9 +31,6 @@ BN_EPS = 1e-5
 
 Input = Literal["image", "tensor"]
 Floats = Literal["fp32", "fp16", "bf16"]
-FORMATS: dict[Floats, tuple[int, int]] = {"fp32": (18, 8), "fp16": (18, 8), "bf16": (22, 10)}
-"""Opset and IR version: the oldest that hold the graph, so that the more runtimes load it. Before opset 22 no
-convolution takes bfloat16."""
 _TYPES: dict[Floats, Any] = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 _ELEMENTS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
@@ -110,9 +108,12 @@ def build_graph(
     body = helper.make_graph(
         graph.nodes, "tinyres", [helper.make_tensor_value_info("image", element, shape)], outputs, graph.weights
     )
-    opset, ir_version = FORMATS[precision]
+    stored = PRECISIONS[precision]
     return helper.make_model(
-        body, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version, producer_name="tinyres"
+        body,
+        opset_imports=[helper.make_opsetid("", stored.opset)],
+        ir_version=stored.ir_version,
+        producer_name="tinyres",
     )
 
 

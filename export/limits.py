@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tinyres.runtime.metadata import Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,4 +46,3 @@ INT8 = Limits(numeric_floors=0, rounded=True, agreement=0.95, accuracy_drop=0.01
 INT8_HEADROOM = 4
 """The largest numeric error of int8 is that of its own calibration, on pictures held out, so many times: what is more
 is no rounding, but another network, another preprocessing or another arithmetic."""
-LIMITS: dict[Stored, Limits] = {"fp32": FP32, "fp16": FP16, "bf16": BF16, "int8": INT8}

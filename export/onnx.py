@@ -12,7 +12,8 @@ from onnx import numpy_helper
 import tinyres
 from tinyres import records
 from tinyres.errors import ArtifactError, ProofError
-from tinyres.export.graph import FORMATS, Floats, Input, build_graph
+from tinyres.export.graph import Floats, Input, build_graph
+from tinyres.export.precisions import PRECISIONS
 from tinyres.export.quantize import quantized_layers
 from tinyres.runtime.contained import OPERATIONS, QUANTIZATION
 from tinyres.runtime.metadata import KEY, SCHEMA, ArtifactMetadata, Stored, Target, read_metadata
@@ -81,9 +82,12 @@ def check_file(content: bytes) -> ArtifactMetadata:
         raise ProofError(f"the ONNX checker refuses the file: {str(exc).splitlines()[0]}") from exc
     metadata = read_metadata({entry.key: entry.value for entry in model.metadata_props}, place="the file")
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    opset, ir_version = FORMATS["fp32" if metadata.precision == "int8" else metadata.precision]
-    if opsets != {"": opset} or model.ir_version != ir_version:
-        raise ProofError(f"the file has opsets {opsets} and IR {model.ir_version}; promised: {opset} and {ir_version}")
+    promised = PRECISIONS[metadata.precision]
+    if opsets != {"": promised.opset} or model.ir_version != promised.ir_version:
+        raise ProofError(
+            f"the file has opsets {opsets} and IR {model.ir_version}; promised: {promised.opset} and"
+            f" {promised.ir_version}"
+        )
     for value in (*model.graph.input, *model.graph.output):
         if not value.type.tensor_type.shape.dim[0].dim_param:
             raise ProofError(f"the batch of {value.name} is frozen to {value.type.tensor_type.shape.dim[0].dim_value}")

@@ -30,9 +30,10 @@ from tinyres.export.diverge import first_diverging
 from tinyres.export.evidence import Gathered, gather_evidence
 from tinyres.export.example import why_not, write_program
 from tinyres.export.int8 import Pictures, calibrated, choose_pictures
-from tinyres.export.limits import INT8_HEADROOM, LIMITS, Limits
+from tinyres.export.limits import INT8_HEADROOM, Limits
 from tinyres.export.onnx import check_file, onnx_from_checkpoint
 from tinyres.export.options import DEFAULT_BATCHES, Int8Options
+from tinyres.export.precisions import PRECISIONS
 from tinyres.export.proof import Judged, judge_artifact
 from tinyres.export.quantize import quantized_layers
 from tinyres.export.ranges import clipped_counts, judge_clipping, judge_range, largest_values
@@ -60,14 +61,6 @@ INT8_DEFAULT = Int8Options()
 GIVEN_BACK = {"decision", "accuracy"}
 """What more layers in float32 may mend."""
 
-PROVEN_ON: dict[Stored, str] = {
-    "fp32": "onnxruntime-cpu",
-    "fp16": "onnxruntime-cpu",
-    "bf16": "openvino",
-    "int8": "onnxruntime-cpu",
-}
-"""The backend of a CPU that opens a precision; on others `verify` proves it again."""
-
 
 def export_onnx(
     source: Path,
@@ -92,13 +85,13 @@ def export_onnx(
             f"{source.name} is no checkpoint",
             hint="valid: a run or its .safetensors",
         )
-    backend = PROVEN_ON[precision]
+    backend = PRECISIONS[precision].proven_on
     if missing := why_unavailable(backend):
         raise missing
     checkpoint = load_weights(source)
     if dataset is not None:
         require_same_classes(dataset, checkpoint.spec)
-    limits = LIMITS[precision]
+    limits = PRECISIONS[precision].limits
     if precision == "int8" and int8.most_drop is not None:
         limits = replace(limits, accuracy_drop=int8.most_drop)
     if dataset is None:
