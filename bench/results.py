@@ -14,6 +14,7 @@ from tinyres.errors import InputError, UsageError
 from tinyres.export.options import MAX_BATCH
 from tinyres.metrics import Accuracy, paired_interval
 from tinyres.runtime.runner import Precision
+from tinyres.units import counted, duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +62,7 @@ class Block:
     """Blocks of the same round were measured one after the other, one of each contender, in fresh processes."""
     seconds: float
     """From its beginning to the end of its last run, checks of the answers between them included."""
-    samples_ns: list[int]
+    samples_ns: list[int] = field(repr=False)
     """Every run in nanoseconds, in the order they were made."""
     disturbed: str = ""
     """What is known to have disturbed it; empty for nothing. Then another block of the same round follows, if there was
@@ -112,7 +113,7 @@ class Measurement(Blocks):
     steady: bool
     """The warm-up ended because two windows agreed, not because its time was over."""
     blocks: list[Block]
-    device_ns: dict[str, list[int]] = field(default_factory=dict)
+    device_ns: dict[str, list[int]] = field(default_factory=dict, repr=False)
     """Of a GPU alone, by part: copies, the network enqueued and as a CUDA graph."""
 
     def __post_init__(self) -> None:
@@ -213,6 +214,11 @@ class Row:
             _require(counts and 0 <= found.low <= found.high <= 1, f"an accuracy of {found.correct}/{found.images}")
             _require(min(self.gained, self.lost) >= 0 and changed <= found.images, f"{changed} changed answers")
 
+    def __repr__(self) -> str:
+        batches = ", ".join(str(found.batch) for found in self.measurements if found.blocks)
+        said = f": {self.reason}" if self.reason else f", batch {batches}" if batches else ""
+        return f"Row({self.name!r}, {self.status}{said})"
+
     def at(self, batch: int) -> Measurement | None:
         """What was measured with that batch size."""
         return next((found for found in self.measurements if found.batch == batch and found.blocks), None)
@@ -251,6 +257,17 @@ class Results:
     """The row that the others are compared with; empty if none was measured."""
     environment: Environment
     rows: list[Row]
+
+    def __repr__(self) -> str:
+        batches = ", ".join(map(str, self.batches))
+        measured = f"{len(self.measured)} of {counted(len(self.rows), 'contender')} measured"
+        cut = ", interrupted" if self.interrupted else ""
+        return f"Results({self.run!r}: {measured}, batch {batches}, in {duration(self.seconds)}{cut})"
+
+    def _repr_markdown_(self) -> str:
+        from tinyres.bench.reports.markdown import markdown  # a report reads results, and not the other way round
+
+        return markdown(self)
 
     def row(self, name: str) -> Row | None:
         """The row of that name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,14 @@ class Difference:
     """b's top-1 less a's, with the paired 95 % interval."""
     low: float | None
     high: float | None
+
+    def __repr__(self) -> str:
+        change = "" if self.change is None else f", top-1 {self.change * 100:+.2f} pt"
+        alike = f"same class for {self.agreement:.2%}, {len(self.flips)} flipped"
+        return f"Difference({self.images:,} images ({self.source}): {alike}{change})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(describe(self))}</pre>"
 
     @property
     def agreement(self) -> float:

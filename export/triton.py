@@ -65,6 +65,10 @@ class Repository:
     certificate: Certificate
     """Of the file that is served."""
 
+    def __repr__(self) -> str:
+        served = f"{self.certificate.artifact}, proven ({self.certificate.grade})"
+        return f"Repository({str(self.folder)!r}: serves {self.model!r} from {served})"
+
 
 def export_triton(artifact: Path, folder: Path, *, progress: Progress) -> Repository:
     """Write a proven ONNX file or engine into the repository in `folder`, under the name of its run.

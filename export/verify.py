@@ -7,13 +7,14 @@ was recorded, since another CPU rounds otherwise. Accuracy is not judged: drawn 
 from __future__ import annotations
 
 import hashlib
+import html
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tinyres import environment, records
 from tinyres.errors import ArtifactError, BackendUnavailable, ProofError, TinyresError, UsageError
 from tinyres.export import golden
-from tinyres.export.artifact import print_levels, promote
+from tinyres.export.artifact import levels_html, print_levels, promote
 from tinyres.export.certificate import (
     Certificate,
     Level,
@@ -47,6 +48,13 @@ class Verified:
     """Where it lies now: the first proof of an engine gives it its name."""
     certificate: Certificate
     levels: tuple[Level, ...]
+
+    def __repr__(self) -> str:
+        passed = ", ".join(level.name for level in self.levels if level.passed)
+        return f"Verified({str(self.path)!r}: passed {passed})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>{levels_html(self.levels)}"
 
 
 def verify(artifact: Path, *, backend: str | None = None, progress: Progress) -> Verified:

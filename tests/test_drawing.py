@@ -12,7 +12,7 @@ from tiny import TrainedRun
 from typer.testing import CliRunner
 
 from tinyres.cli import app
-from tinyres.drawing import _letters, draw_confusion, draw_curves, find_histories
+from tinyres.drawing import _letters, curves_of, draw_confusion, draw_curves, find_histories
 from tinyres.errors import UsageError
 from tinyres.runs import Epoch
 
@@ -43,7 +43,7 @@ def test_runs_and_the_seeds_history_are_drawn_beside_each_other(
 
 def test_one_run_is_drawn_into_its_folder(cli: CliRunner, trained: TrainedRun) -> None:
     done = cli.invoke(app, ["plot", "tiny", "--runs", str(trained.runs)])
-    assert done.stdout == f"wrote {trained.started.run.path / 'curves.png'}\n"
+    assert done.stdout.splitlines()[0] == f"wrote {trained.started.run.path / 'curves.png'}"
 
 
 def test_a_name_given_twice_is_drawn_twice(trained: TrainedRun) -> None:
@@ -55,6 +55,14 @@ def test_a_history_without_times_is_not_drawn_over_minutes(seeds_history: Path, 
     with pytest.raises(UsageError, match="the history of training_history holds no times"):
         draw_curves(tmp_path / "out.png", histories, by_minutes=True)
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_notebook_gets_the_picture_that_is_written(trained: TrainedRun, tmp_path: Path) -> None:
+    figure = curves_of({"run": trained.started.run.history()})
+    (tmp_path / "shown.png").write_bytes(figure._repr_png_())
+    draw_curves(tmp_path / "written.png", {"run": trained.started.run.history()})
+    with Image.open(tmp_path / "shown.png") as shown, Image.open(tmp_path / "written.png") as written:
+        assert np.array_equal(np.asarray(shown), np.asarray(written))
 
 
 def test_minutes_are_summed_over_epochs(trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ It decides nothing: it draws what it is given, and turns errors into one line, a
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
 from contextlib import contextmanager, suppress
@@ -35,6 +36,7 @@ class Console:
     def __init__(self, *, json: bool = False, quiet: bool = False, debug: bool = False) -> None:
         self.json, self.quiet, self.debug = json, quiet, debug
         self._answers = True
+        self._advises = not quiet
         self._bar: RichProgress | None = None
         self._logs: list[TextIO] = []
         self._warns = True
@@ -45,10 +47,12 @@ class Console:
         if rank > 0:
             self.quiet, self._warns, self._answers, self._voice = True, False, False, f"[process {rank}] "
 
-    def result(self, data: object, text: str) -> None:
-        """The command's answer: `data` as JSON with --json, else `text`."""
-        if self._answers:
-            _answer(records.to_json(data) if self.json else text)
+    def result(self, data: object, text: str, *next_steps: str) -> None:
+        """The command's answer: `data` as JSON with --json, else `text` and what one may type next."""
+        if not self._answers:
+            return
+        advice = next_lines(*next_steps) if self._advises else []
+        _answer(records.to_json(data) if self.json else "\n".join([text, *advice]))
 
     def line(self, data: object) -> None:
         """One of many answers, as a line of JSON."""
@@ -57,11 +61,17 @@ class Console:
     @contextmanager
     def steps(self) -> Iterator[None]:
         """Within, results are steps to a larger answer: shown to people, left out of the one JSON text."""
-        self._answers = not self.json
+        self._answers, self._advises = not self.json, False
         try:
             yield
         finally:
-            self._answers = True
+            self._answers, self._advises = True, not self.quiet
+
+    def advise(self, *next_steps: str) -> None:
+        """What one may type next, where the answers themselves take no further line."""
+        if self._advises and not self.json:
+            for line in next_lines(*next_steps):
+                self.log(line)
 
     def log(self, text: str) -> None:
         """A line on what is going on; silenced by --quiet."""
@@ -136,6 +146,16 @@ class Console:
             return EXIT_INTERRUPTED
         self._write("interrupted", shown=True)
         return EXIT_INTERRUPTED
+
+
+def shell_line(*words: object) -> str:
+    """A command of ours as it can be pasted into a shell."""
+    return f"tinyres {shlex.join(map(str, words))}"
+
+
+def next_lines(*steps: str) -> list[str]:
+    """How every command says what may come next; one step a line."""
+    return [f"{'     ' if number else 'next:'} {step}" for number, step in enumerate(steps)]
 
 
 def _one_line(text: str) -> str:

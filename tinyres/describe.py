@@ -158,12 +158,16 @@ def _record(path: Path) -> Description:
 
 
 def _certificate(fields: dict[str, Any]) -> Description:
-    levels = [
-        f"{level.get('name')} {'passed' if level.get('passed') else 'NOT PASSED'}" for level in _dicts(fields["levels"])
-    ]
+    levels = [f"{level.get('name')} {_verdict(level.get('passed'))}" for level in _dicts(fields["levels"])]
     facts = {key: str(fields.get(key, "")) for key in ("artifact", "grade", "run", "recipe", "created", "backend")}
     facts |= {"trained on": str(fields.get("trained_on")), "levels": ", ".join(levels)}
     return Description("certificate", facts)
+
+
+def _verdict(passed: object) -> str:
+    if passed is None:
+        return "not judged"
+    return "passed" if passed is True else "NOT PASSED"
 
 
 def _results(fields: dict[str, Any]) -> Description:

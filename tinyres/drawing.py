@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tinyres.runs import Epoch
 
 HISTORIES = "valid: runs that were trained, or a training_history.json"
+DPI = 110
 
 
 def find_histories(names: Sequence[str], runs: Path) -> tuple[dict[str, list[Epoch]], Path | None]:
@@ -47,9 +49,14 @@ def find_histories(names: Sequence[str], runs: Path) -> tuple[dict[str, list[Epo
 
 
 def draw_curves(path: Path, histories: Mapping[str, Sequence[Epoch]], *, by_minutes: bool = False) -> None:
-    """Draw one or more histories into the PNG `path`, over epochs or over minutes spent in training steps.
+    """Draw `curves_of` into the PNG `path`. Errors: as there, and StorageError."""
+    _save(curves_of(histories, by_minutes=by_minutes), path)
 
-    Errors: BackendUnavailable without matplotlib, StorageError; UsageError for a history without times.
+
+def curves_of(histories: Mapping[str, Sequence[Epoch]], *, by_minutes: bool = False) -> Figure:
+    """Loss and accuracy of one or more histories, over epochs or over minutes spent in training steps.
+
+    Errors: BackendUnavailable without matplotlib; UsageError for a history without times.
     """
     figure = _figure(10, 4)
     losses, accuracies = figure.subplots(1, 2)
@@ -71,8 +78,7 @@ def draw_curves(path: Path, histories: Mapping[str, Sequence[Epoch]], *, by_minu
     for axes in (losses, accuracies):
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    return figure
 
 
 def draw_confusion(path: Path, confusion: NDArray[np.int64], class_names: Sequence[str]) -> None:
@@ -88,8 +94,7 @@ def draw_confusion(path: Path, confusion: NDArray[np.int64], class_names: Sequen
         axes.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(count), names)
     figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    _save(figure, path)
 
 
 def _letters(name: str) -> str:
@@ -103,4 +108,16 @@ def _figure(width: float, height: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as exc:
         raise missing_extra("drawing", "matplotlib", "train") from exc
-    return Figure(figsize=(width, height), layout="constrained")
+
+    class Drawing(Figure):
+        def _repr_png_(self) -> bytes:
+            """A notebook shows only figures of pyplot by itself, which keeps each one until it is closed."""
+            self.savefig(png := BytesIO(), format="png", dpi=DPI)
+            return png.getvalue()
+
+    return Drawing(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DPI)

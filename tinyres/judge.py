@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,16 @@ class Judgement:
     """The hardest first."""
     picture: str
     """The confusion matrix, drawn; empty if it was not."""
+
+    def __repr__(self) -> str:
+        found = self.accuracy
+        return (
+            f"Judgement({found.top1:.2%} top-1 ({found.low:.2%} to {found.high:.2%}) of {found.images:,} {self.split}"
+            f" images, loss {self.loss:.4f}, calibration error {self.calibration_error:.2%})"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(describe(self))}</pre>"
 
 
 def judge(model: Model, data: str | None, *, cache_dir: Path | None, progress: Progress) -> Judgement:

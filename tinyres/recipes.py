@@ -9,6 +9,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Literal
 
 from tinyres import records
@@ -246,7 +247,7 @@ RECIPES = {recipe.name: recipe for recipe in (SEED, CLASSIC, FAST, BEST, NANO, F
 def describe_recipes() -> str:
     """What each recipe is for, and a table of every field in which they differ."""
     recipes = list(RECIPES.values())
-    lines = [f"{recipe.name:9} {recipe.about}" for recipe in recipes]
+    lines = [fill(f"{recipe.name:9} {recipe.about}", 80, subsequent_indent=" " * 10) for recipe in recipes]
     names = [field.name for field in dataclasses.fields(Recipe) if field.name not in ("name", "about")]
     differing = [name for name in names if len({getattr(recipe, name) for recipe in recipes}) > 1]
     table = [["--set", *(recipe.name for recipe in recipes)]]

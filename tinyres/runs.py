@@ -31,6 +31,7 @@ from tinyres.errors import CheckpointError, InputError, StorageError, UsageError
 from tinyres.files import at_home, remove, sha256_of, storage_errors
 from tinyres.recipes import Recipe
 from tinyres.spec import ModelSpec
+from tinyres.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,9 +123,19 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run's folder."""
+    """A run's folder; nothing is read before it is asked for."""
 
     path: Path
+
+    def __repr__(self) -> str:
+        try:
+            state, history = self.state(), self.history()
+        except InputError:  # it is being made, or damaged: what is shown never fails
+            return f"Run({str(self.path)!r})"
+        best = max(history, key=merit, default=None)
+        reached = f", best epoch {best.epoch}: {best.val_acc:.1%} of {best.val_images:,} images" if best else ""
+        why = f" ({state.message})" if state.message else ""
+        return f"Run({str(self.path)!r}: {state.state}{why}, {counted(len(history), 'epoch')}{reached})"
 
     @property
     def name(self) -> str:
@@ -277,6 +288,12 @@ class Model:
     def name(self) -> str:
         """The run's, or the file's."""
         return self.run.name if self.run else self.path.stem
+
+    @property
+    def told(self) -> str:
+        """Which one was taken, and how it came to that."""
+        which = {"newest run": "the newest run", "shipped": "shipped weights"}.get(self.how, "model")
+        return f"{which}: {self.name}" + (f" ({self.path.name})" if self.how in ("run", "file") else "")
 
     @property
     def exports(self) -> Path:

@@ -18,6 +18,9 @@ TINY_IMAGENET_MEAN = (0.4802, 0.4481, 0.3975)
 TINY_IMAGENET_STD = (0.2296, 0.2263, 0.2255)
 """The seed's constants. The std is the mean over images of each image's own std (`tinyres data stats` shows both)."""
 
+SHOWN = 3
+"""Of hundreds of classes, where a spec is printed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
@@ -83,6 +86,13 @@ class ModelSpec:
                 f"image_size {self.preprocess.image_size} is too small for {len(self.blocks)} stages",
                 hint=f"valid: {2 ** (len(self.blocks) - 1)} or more, or fewer blocks and widths",
             )
+
+    def __repr__(self) -> str:
+        names = ", ".join(map(repr, self.class_names[:SHOWN])) + (", ..." if self.classes > SHOWN else "")
+        return (
+            f"ModelSpec({self.classes} classes: {names}; blocks={self.blocks}, widths={self.widths},"
+            f" dropout={self.dropout}, image_size={self.preprocess.image_size})"
+        )
 
     @property
     def classes(self) -> int:

@@ -22,7 +22,7 @@ def test_a_refusal_is_two_lines_and_no_box(cli: CliRunner) -> None:
     done = cli.invoke(app, ["trian"])
     error, hint = done.stderr.splitlines()
     assert (done.exit_code, done.stdout, error) == (2, "", "error: No such command 'trian'")
-    assert hint.startswith("hint: did you mean 'train'? valid: recipes, train, ")
+    assert hint.startswith("hint: did you mean 'train'? valid: train, import, ")
 
 
 def test_a_command_without_its_subcommand_still_shows_its_help(cli: CliRunner) -> None:

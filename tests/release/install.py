@@ -1,14 +1,14 @@
 """Build wheel and sdist, and use them in bare environments from another folder: `make test-install`.
 
 The same source must give the same wheel, from the sdist too. A serving machine (base and `cpu` alone) must predict and
-verify without PyTorch on every Python that is here; Python 3.10 must run, export and prove. It needs a package index
-and minutes, so it is no part of `make test`. What is skipped is said.
+verify without PyTorch on every Python that is here; Python 3.10 must run, export and prove; every other extra must do
+what it is for (extras.py). It needs a package index and minutes, so it is no part of `make test`. What is skipped is
+said.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,13 +18,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from environments import NoWheelError, ended, environment, install, run
+from extras import try_extras
 from wheels import build, build_all, copy_source, differences, unpack
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-CONSTRAINTS = REPOSITORY / "constraints.txt"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-NO_WHEEL = re.compile("No matching distribution|no usable wheels|no wheels with")
-"""What pip and uv say of a package that has none for a Python."""
 MOST_BYTES = 8 * 10**9
 """Of everything at once, training's environment included."""
 
@@ -62,12 +60,10 @@ def main() -> None:
         if python is None:
             say("SKIPPED: there is no Python 3.10 here; training, export and proof were not tried on it")
         else:
-            say("Python 3.10: training, export and proof")
-            with environment_of(folder / "old", python, f"{wheel}[all-cpu]") as old:
-                (folder / "old-runs").mkdir()
-                train_and_export(folder / "old-runs", old / "python", old / "tinyres")
-                exported = ("export", "nano", "--quiet", "--proof-images", "32", "--batch", "1:4:9")
-                run(old / "tinyres", *exported, cwd=folder)
+            train_on_oldest(folder, python, wheel)
+
+        say("the other extras, each in an environment of its own")
+        try_extras(folder, wheel)
     say("all passed")
 
 
@@ -110,11 +106,38 @@ def serve_on(version: str, folder: Path, wheel: Path, sdist: Path) -> None:
         say(f"SKIPPED: Python {version}: {exc}")
 
 
+def train_on_oldest(folder: Path, python: str, wheel: Path) -> None:
+    """Training, export and TensorBoard on the oldest Python, each with the extra for it and no more.
+
+    What needs an extra that is not here yet must name it. `all-cpu` is `train` and `cpu` together.
+    """
+    say("Python 3.10 with train alone: training; with all-cpu: export and proof; with tensorboard: its log")
+    home = folder / "old-runs"
+    home.mkdir()
+    board = ("train", "--quiet", "--data", "photos", "--recipe", "demo", "--tensorboard", *SMALL)
+    with environment_of(folder / "old", python, f"{wheel}[train]") as old:
+        train(home, old / "python", old / "tinyres")
+        ended(4, old / "tinyres", "export", "mine", cwd=home, hint="tinyres[cpu]")
+        ended(4, old / "tinyres", *board, cwd=home, hint="tinyres[tensorboard]")
+        install(old, f"{wheel}[all-cpu]")
+        run(old / "tinyres", "export", "mine", "--quiet", "--batch", "1:4:9", cwd=home)
+        run(old / "tinyres", "export", "nano", "--quiet", "--proof-images", "32", "--batch", "1:4:9", cwd=folder)
+        install(old, f"{wheel}[tensorboard]")
+        run(old / "tinyres", *board, "--name", "watched", cwd=home)
+        if not list((home / "runs" / "watched" / "tensorboard").glob("events.*")):
+            raise SystemExit("the extra tensorboard wrote no log")
+
+
 def train_and_export(folder: Path, python: Path, tinyres: Path) -> None:
     """A tiny run with an artifact, in `folder`."""
+    train(folder, python, tinyres)
+    run(tinyres, "export", "mine", "--quiet", "--batch", "1:4:9", cwd=folder)
+
+
+def train(folder: Path, python: Path, tinyres: Path) -> None:
+    """A tiny run, in `folder`."""
     run(python, "-c", MAKE_A_RUN, cwd=folder)
     run(tinyres, "train", "--quiet", "--data", "photos", "--recipe", "demo", "--name", "mine", *SMALL, cwd=folder)
-    run(tinyres, "export", "mine", "--quiet", "--batch", "1:4:9", cwd=folder)
 
 
 def serve(folder: Path, binaries: Path) -> None:
@@ -132,10 +155,6 @@ def serve(folder: Path, binaries: Path) -> None:
         raise SystemExit("the installed package has no page for browsers")
 
 
-class NoWheelError(Exception):
-    """A package has no release for this Python that installs without a compiler."""
-
-
 @contextmanager
 def environment_of(home: Path, python: str | Path, *requirements: str, wheels_alone: bool = False) -> Iterator[Path]:
     """The programs of an environment that is removed afterwards. Errors: NoWheelError, if wheels alone may be used."""
@@ -149,43 +168,6 @@ def environment_of(home: Path, python: str | Path, *requirements: str, wheels_al
         yield binaries
     finally:
         shutil.rmtree(home, ignore_errors=True)
-
-
-def environment(
-    home: Path,
-    python: str | Path,
-    *requirements: str,
-    constraints: Path | None = CONSTRAINTS,
-    wheels_alone: bool = False,
-) -> Path:
-    """A new virtual environment with what is required; returns its folder of programs. Errors: NoWheelError."""
-    binaries = home / ("Scripts" if os.name == "nt" else "bin")
-    if uv := shutil.which("uv"):
-        run(uv, "venv", "--quiet", "--python", python, home, cwd=home.parent)
-        install: tuple[object, ...] = (uv, "pip", "install", "--quiet", "--no-cache", "--python", binaries / "python")
-    else:
-        run(python, "-m", "venv", home, cwd=home.parent)
-        install = (
-            binaries / "python",
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--disable-pip-version-check",
-            "--no-cache-dir",
-            "--no-compile",
-        )
-    bounds = ("-c", constraints) if constraints else ()
-    alone = ("--only-binary", ":all:") if wheels_alone else ()
-    words = [str(word) for word in (*install, *requirements, *bounds, *alone)]
-    ended = subprocess.run(words, cwd=home.parent, capture_output=True, encoding="utf-8", errors="replace")
-    if ended.returncode:
-        said = ended.stderr.strip()
-        reasons = [line.strip() for line in said.splitlines() if NO_WHEEL.search(line)]
-        if wheels_alone and reasons:
-            raise NoWheelError(reasons[0])
-        raise SystemExit(f"{' '.join(words)[:200]} ended with {ended.returncode}:\n{said}")
-    return binaries
 
 
 def size_of(folder: Path) -> int:
@@ -208,19 +190,6 @@ def find_python(version: str) -> str | None:
         if candidate and subprocess.run([candidate, "--version"], capture_output=True).returncode == 0:
             return candidate
     return None
-
-
-def run(*words: object, cwd: Path, quiet: bool = False) -> None:
-    """Run a program; its failure is ours."""
-    ended = subprocess.run(
-        [str(word) for word in words],
-        cwd=cwd,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE if quiet else None,
-        text=True,
-    )
-    if ended.returncode:
-        raise SystemExit(f"{' '.join(map(str, words))[:200]} ended with {ended.returncode}:\n{ended.stderr}")
 
 
 def say(text: str) -> None:

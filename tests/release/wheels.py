@@ -47,9 +47,10 @@ def copy_source(target: Path) -> Path:
     return target
 
 
-def build(kind: str, source: Path, out: Path) -> Path:
-    """A `wheel` or `sdist` of a source folder, in `out`."""
+def build(kind: str, source: Path, out: Path, *, isolated: bool = True) -> Path:
+    """A `wheel` or `sdist` of a source folder, in `out`; isolated, with what a package index has for it."""
     words = [sys.executable, "-m", "build", f"--{kind}", "--outdir", str(out), str(source)]
+    words += [] if isolated else ["--no-isolation"]
     ended = subprocess.run(
         words, env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH}, capture_output=True, encoding="utf-8", errors="replace"
     )

@@ -6,16 +6,8 @@ framework, and a command says at once what it is about.
 
 import warnings
 
+from tinyres.cli import benching, data, exporting, machine, models, training
 from tinyres.cli.root import app
-
-# isort: off
-from tinyres.cli import data  # --help lists the commands in this order
-from tinyres.cli import training
-from tinyres.cli import exporting
-from tinyres.cli import models
-from tinyres.cli import benching
-from tinyres.cli import machine
-# isort: on
 
 __all__ = ["app", "benching", "data", "exporting", "machine", "main", "models", "training"]
 

@@ -7,19 +7,31 @@ from typing import Annotated
 
 import typer
 
+from tinyres.cli import completing
 from tinyres.cli.command import command
 from tinyres.cli.root import RUNS, Cache, ModelArgument, OtherData, Runs, app, echo
-from tinyres.console import Console
+from tinyres.console import Console, shell_line
 from tinyres.errors import UsageError
 
 CI = "Continuous integration"
 
 
-@command(app)
+@command(
+    app,
+    examples=(
+        ("the newest run, every backend here", "tinyres bench"),
+        ("shorter, on two backends", "tinyres bench nano --quick --backends onnxruntime-cpu,openvino"),
+        ("against an earlier one, on this machine", "tinyres bench nano --against runs/nano/bench/results.json"),
+        ("fail a build that is too slow", "tinyres bench nano --quick --fail-if 'p50>20ms'"),
+    ),
+)
 def bench(
     out: Console,
     model: ModelArgument = None,
-    backends: Annotated[str | None, typer.Option(help="With commas; else all there are.")] = None,
+    backends: Annotated[
+        str | None,
+        typer.Option(help="Names with commas; else all there are.", autocompletion=completing.backends),
+    ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "1,32",
     quick: Annotated[bool, typer.Option("--quick", help="2 1/2 minutes at most: fewer runs and contenders.")] = False,
     thorough: Annotated[bool, typer.Option("--thorough", help="As long as it takes, else 10 minutes.")] = False,
@@ -40,13 +52,14 @@ def bench(
     cache: Cache = None,
 ) -> int:
     """Measure latency beside accuracy, every backend in turns; writes runs/NAME/bench. Ctrl-C keeps what there is."""
-    from tinyres.export.options import parse_sizes
     from tinyres.runs import find_model
 
     if quick and thorough:
         raise UsageError("--quick and --thorough exclude each other", hint="leave one of them out")
-    sizes = tuple(parse_sizes(batch))
     chosen = echo(out, find_model(model, runs))
+    from tinyres.export.options import parse_sizes
+
+    sizes = tuple(parse_sizes(batch))
     from tinyres.bench.measure import EFFORTS, Request, describe, measure
     from tinyres.environment import command_line
 
@@ -63,7 +76,9 @@ def bench(
         cache,
     )
     measured = measure(chosen, asked, command=command_line(), progress=out)
-    out.result(measured.results, describe(measured, min(shutil.get_terminal_size().columns, 120)))
+    width = min(shutil.get_terminal_size().columns, 120)
+    again = shell_line("bench", model or chosen.name, "--against", measured.reports[0])
+    out.result(measured.results, describe(measured, width), again)
     for failure in measured.failures:
         out.warn(f"--fail-if {failure}")
     return measured.exit_code

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from tinyres.cli.teaching import panel_of, with_examples
 from tinyres.console import Console
 from tinyres.errors import InputError, StorageError, TinyresError, missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tinyres.cli.teaching import Examples
 
 Function = TypeVar("Function", bound="Callable[..., int | None]")
 
@@ -32,11 +35,18 @@ GIVEN = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EIS
 """What the system says of a path that was given wrongly."""
 _SHARED = {
     "json_output": (
-        Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.", rich_help_panel="Output")],
+        Annotated[
+            bool, typer.Option("--json", help="The result as JSON on stdout (docs/json.md).", rich_help_panel="Output")
+        ],
         False,
     ),
     "quiet": (
-        Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.", rich_help_panel="Output")],
+        Annotated[
+            bool,
+            typer.Option(
+                "--quiet", "-q", help="No progress and no next step, only the result.", rich_help_panel="Output"
+            ),
+        ],
         False,
     ),
     "debug": (
@@ -46,10 +56,10 @@ _SHARED = {
 }
 
 
-def command(app: typer.Typer, name: str | None = None) -> Callable[[Function], Function]:
+def command(app: typer.Typer, name: str | None = None, *, examples: Examples) -> Callable[[Function], Function]:
     """Register a function as a command of `app`: it gets the Console first and returns an exit code or None.
 
-    The function itself is left as it is, so that commands can be joined.
+    `examples` end its help. The function itself is left as it is, so that commands can be joined.
     The function's own annotations must be objects, not strings: Typer reads them.
     """
 
@@ -66,7 +76,8 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Function], F
         ]
         run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
-        app.command(name)(run)
+        shown_in = panel_of(name or function.__name__)
+        app.command(name, cls=with_examples(examples), rich_help_panel=shown_in)(run)
         return function
 
     return register

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from tinyres.data.shapes import render
 from tinyres.files import atomic_path
 from tinyres.runs import DEMO_RUN, Run
 
@@ -42,16 +39,20 @@ def walk(out: Console, home: Path, steps: Mapping[str, Callable[[], int | None]]
         DemoResult(str(home), best),
         f"\nAll of it lies in {home}: best.safetensors, curves.png, export/fp32.onnx with its"
         f"\ncertificate fp32.onnx.json, bench/report.html. It is a toy on drawn pictures: {best:.1%} says"
-        "\nnothing about real ones."
-        f"\ntry next: tinyres predict YOUR.png --model {DEMO_RUN}"
-        "\n          tinyres train --data FOLDER --recipe demo   (a folder of pictures per class)"
-        "\n          tinyres train                               (Tiny ImageNet)",
+        "\nnothing about real ones.",
+        f"tinyres predict YOUR.png --model {DEMO_RUN}",
+        "tinyres train --data FOLDER --recipe demo   (a folder of pictures per class)",
+        "tinyres train                               (Tiny ImageNet)",
     )
     return 0
 
 
 def draw_star(path: Path) -> Path:
     """Draw the picture to classify, one that the model was not trained on, as PNG."""
+    from PIL import Image
+
+    from tinyres.data.shapes import render
+
     with atomic_path(path) as temporary:
         Image.fromarray(render("golden", STAR)).save(temporary)
     return path

@@ -1,15 +1,18 @@
 """Export: one command; `tinyres.export.formats` knows each format's way."""
 
 # No `from __future__ import annotations` here: Typer reads the annotations as objects.
+import shlex
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinyres.cli import completing
 from tinyres.cli.command import command
+from tinyres.cli.completing import offer
 from tinyres.cli.root import RUNS, Cache, ModelArgument, OtherData, Runs, app, echo
-from tinyres.console import Console
+from tinyres.console import Console, shell_line
 from tinyres.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -22,23 +25,53 @@ ENGINES = "Engines (--format trt)"
 INT8 = "Calibration (--precision int8)"
 
 
-@command(app)
+@command(
+    app,
+    examples=(
+        ("the newest run, to ONNX", "tinyres export"),
+        (
+            "int8, calibrated and judged on real pictures",
+            "tinyres export nano --precision int8 --data tiny-imagenet-200.zip",
+        ),
+        ("with a program that uses it in a browser", "tinyres export nano --example browser"),
+        ("a TensorRT engine, from a proven file", "tinyres export runs/nano/export/fp32.onnx --format trt"),
+    ),
+)
 def export(
     out: Console,
     model: ModelArgument = None,
-    format_: Annotated[str, typer.Option("--format", help="onnx, trt or triton.")] = "onnx",
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.", show_default="fp32")] = None,
-    batch: Annotated[str | None, typer.Option(help="Least:usual:most, all proven.", show_default="1:32:256")] = None,
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="onnx, trt or triton.", autocompletion=offer(completing.FORMATS)),
+    ] = "onnx",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32, fp16, bf16 or int8.", show_default="fp32", autocompletion=offer(completing.PRECISIONS)
+        ),
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(help="Batch sizes, least:usual:most, all proven.", show_default="1:32:256")
+    ] = None,
     proof_images: Annotated[int | None, typer.Option(min=1, help="Judged on so many.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Else the run's export folder.")] = None,
     data: OtherData = None,
     example: Annotated[
-        str | None, typer.Option(help="python, node, browser, cpp or ray: a program that uses the file.")
+        str | None,
+        typer.Option(
+            help="python, node, browser, cpp or ray: a program that uses the file.",
+            autocompletion=offer(completing.EXAMPLES),
+        ),
     ] = None,
     runs: Runs = RUNS,
     cache: Cache = None,
     target: Annotated[
-        str | None, typer.Option(help="cpu, cuda or tensorrt: what can fuse it.", rich_help_panel=INT8)
+        str | None,
+        typer.Option(
+            help="cpu, cuda or tensorrt: what can fuse it.",
+            rich_help_panel=INT8,
+            autocompletion=offer(completing.TARGETS),
+        ),
     ] = None,
     calibration_images: Annotated[
         int | None,
@@ -50,7 +83,10 @@ def export(
     reduced_range: Annotated[
         bool, typer.Option("--reduced-range", help="For CPUs without VNNI: weights in 7 bits.", rich_help_panel=INT8)
     ] = False,
-    runtime: Annotated[str, typer.Option(help="auto, trt or rtx.", rich_help_panel=ENGINES)] = "auto",
+    runtime: Annotated[
+        str,
+        typer.Option(help="auto, trt or rtx.", rich_help_panel=ENGINES, autocompletion=offer(completing.RUNTIMES)),
+    ] = "auto",
     compute_capability: Annotated[
         str | None, typer.Option(help="Of another GPU (rtx): 8.9, 12.0, ...", rich_help_panel=ENGINES)
     ] = None,
@@ -76,26 +112,25 @@ def export(
     MODEL may be a proven .onnx file for trt, triton and --example: then neither checkpoint nor PyTorch is needed.
     """
     from tinyres.errors import require_choice
-    from tinyres.export.options import Int8Options, parse_batches
     from tinyres.runs import find_model
 
-    require_choice("format", format_, ["onnx", "trt", "triton"])
+    require_choice("format", format_, completing.FORMATS)
     if precision is not None:
-        require_choice("precision", precision, ["fp32", "fp16", "bf16", "int8"])
+        require_choice("precision", precision, completing.PRECISIONS)
     if target is not None:
-        require_choice("target", target, ["cpu", "cuda", "tensorrt"])
+        require_choice("target", target, completing.TARGETS)
     calibration: dict[str, object] = {"target": target, "images": calibration_images, "reduced": reduced_range or None}
     calibration["most_drop"] = None if max_accuracy_drop is None else max_accuracy_drop / 100
     asked = {name: value for name, value in calibration.items() if value is not None}
     if asked and precision != "int8":
         raise UsageError("nothing is calibrated but int8", hint="--precision int8, or leave these options out")
     if example is not None:
-        from tinyres.export.example import EXAMPLES
-
-        require_choice("example", example, EXAMPLES)
-    require_choice("runtime", runtime, ["auto", "trt", "rtx"])
-    batches = parse_batches(batch) if batch is not None else None
+        require_choice("example", example, completing.EXAMPLES)
+    require_choice("runtime", runtime, completing.RUNTIMES)
     chosen = echo(out, find_model(model, runs))
+    from tinyres.export.options import Int8Options, parse_batches
+
+    batches = parse_batches(batch) if batch is not None else None
     from tinyres.export.formats import EngineRequest, Request, export_model, usual_target
 
     request = Request(
@@ -120,13 +155,14 @@ def export(
         example,  # type: ignore[arg-type]
     )
     written = export_model(chosen, request, progress=out)
-    out.result(*told(written, chosen))
+    record, text, next_steps = told(written, chosen)
+    out.result(record, text, *next_steps)
     unproven = written.certificate.grade == "unproven"
     return BackendUnavailable.exit_code if unproven and not build_only else 0
 
 
-def told(written: "Exported | Repository", chosen: "Model") -> tuple[object, str]:
-    """What was written, for programs and for people."""
+def told(written: "Exported | Repository", chosen: "Model") -> tuple[object, str, list[str]]:
+    """What was written, for programs and for people, and the next steps."""
     from tinyres.export.artifact import Exported
 
     certificate = written.certificate
@@ -135,25 +171,28 @@ def told(written: "Exported | Repository", chosen: "Model") -> tuple[object, str
         speeds = ", ".join(f"{size}: {speed:.0f}" for size, speed in throughput.images_per_second.items())
         text = (
             f"{written.folder}: serves {written.model} from {certificate.artifact}, proven ({certificate.grade})\n"
-            f"  pictures a second by batch size, {throughput.where}:\n  {speeds}\n"
-            f"next: sh {written.folder / 'serve.sh'}\n      python {written.folder / 'client.py'} PICTURE"
+            f"  pictures a second by batch size, {throughput.where}:\n  {speeds}"
         )
         answer = {"folder": str(written.folder), "model": written.model, "preferred": throughput.preferred}
-        return {**answer, "throughput": throughput, "certificate": certificate}, text
+        serve = shlex.join(["sh", str(written.folder / "serve.sh")])
+        ask = f"{shlex.join(['python', str(written.folder / 'client.py')])} PICTURE"
+        return {**answer, "throughput": throughput, "certificate": certificate}, text, [serve, ask]
     if certificate.grade == "unproven":
         verdict = "built, not proven on a device"
-        next_ = f"on a machine with its GPU, with the files beside it:\n      tinyres verify {written.path}"
+        verify = shell_line("verify", written.path)
+        next_steps = ["on a machine with its GPU, with the files beside it:", verify]
     else:
         verdict = f"proven ({certificate.grade})"
-        next_ = f"tinyres bench {chosen.name}" if chosen.run else f"tinyres verify {written.path}"
+        next_steps = [shell_line("bench", chosen.name) if chosen.run else shell_line("verify", written.path)]
     if written.example is not None:
-        next_ = f"see {written.example}/README.md" if written.example.is_dir() else f"python {written.example} PICTURE"
+        program = f"python {shlex.quote(str(written.example))} PICTURE"
+        next_steps = [f"see {written.example}/README.md" if written.example.is_dir() else program]
     calibration = f"\n  {'ranges':12} {certificate.calibration}" if certificate.calibration else ""
-    text = f"{written.path}: {verdict}{calibration}\n{levels_text(certificate.levels)}\nnext: {next_}"
+    text = f"{written.path}: {verdict}{calibration}\n{levels_text(certificate.levels)}"
     record: dict[str, object] = {"artifact": str(written.path), "certificate": certificate}
     if written.example is not None:
         record["example"] = str(written.example)
-    return record, text
+    return record, text, next_steps
 
 
 def levels_text(levels: "tuple[Level, ...]") -> str:

@@ -7,14 +7,24 @@ from typing import Annotated
 
 import typer
 
+from tinyres.cli import completing
 from tinyres.cli.command import command
+from tinyres.cli.completing import offer
 from tinyres.cli.exporting import levels_text
-from tinyres.cli.root import RUNS, Cache, ModelArgument, OtherData, Runs, app, echo
-from tinyres.console import Console
+from tinyres.cli.root import ANY_MODEL, RUNS, Cache, ModelArgument, OtherData, Runs, app, echo
+from tinyres.console import Console, shell_line
 from tinyres.errors import UsageError
 
 
-@command(app, "eval")
+@command(
+    app,
+    "eval",
+    examples=(
+        ("the newest run, on its own data", "tinyres eval"),
+        ("a trained model that comes along", "tinyres eval nano --data tiny-imagenet-200.zip"),
+        ("an exported file", "tinyres eval runs/nano/export/fp32.onnx --data tiny-imagenet-200.zip"),
+    ),
+)
 def eval_(
     out: Console, model: ModelArgument = None, data: OtherData = None, runs: Runs = RUNS, cache: Cache = None
 ) -> None:
@@ -25,14 +35,24 @@ def eval_(
     from tinyres.judge import describe, judge
 
     judged = judge(chosen, data, cache_dir=cache, progress=out)
-    out.result(judged, describe(judged))
+    is_checkpoint = chosen.path.suffix == ".safetensors"
+    out.result(judged, describe(judged), shell_line("export" if is_checkpoint else "bench", model or chosen.name))
 
 
-@command(app)
+@command(
+    app,
+    examples=(
+        ("an exported file, on this machine", "tinyres verify runs/nano/export/fp32.onnx"),
+        ("on another backend", "tinyres verify runs/nano/export/fp32.onnx --backend openvino"),
+    ),
+)
 def verify(
     out: Console,
     artifact: Annotated[Path, typer.Argument(help="An exported file, with what lies beside it.")],
-    backend: Annotated[str | None, typer.Option(help="Else the usual one for the file.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="Else the usual one for the file.", autocompletion=offer(completing.BACKENDS)),
+    ] = None,
 ) -> None:
     """Prove an artifact again on this machine, from its golden vectors, without PyTorch; exit code 3 if it fails."""
     out.log(f"verifying {artifact}")
@@ -41,19 +61,29 @@ def verify(
     verified = verify_artifact(artifact, backend=backend, progress=out)
     answer = {"artifact": str(verified.path), "levels": verified.levels}
     again = "proven again here" if verified.path == artifact else "proven here for the first time"
-    out.result(answer, f"{verified.path}: {again}\n{levels_text(verified.levels)}")
+    use = shell_line("predict", "PICTURE", "--model", verified.path)
+    out.result(answer, f"{verified.path}: {again}\n{levels_text(verified.levels)}", use)
 
 
-@command(app)
+@command(
+    app,
+    examples=(
+        ("what the exported file changes", "tinyres diff nano runs/nano/export/fp32.onnx"),
+        ("what int8 changes, on real pictures", "tinyres diff nano runs/nano/export/int8-cpu.onnx --data photos"),
+    ),
+)
 def diff(
     out: Console,
-    a: Annotated[str, typer.Argument(metavar="A", help="An artifact, a run or a checkpoint.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
-    data: Annotated[str | None, typer.Option("--data", help="Instead of the data of A's run.")] = None,
+    a: Annotated[str, typer.Argument(metavar="A", help=f"{ANY_MODEL}.", autocompletion=completing.models)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same.", autocompletion=completing.models)],
+    data: OtherData = None,
     runs: Runs = RUNS,
     cache: Cache = None,
 ) -> None:
-    """What changed between two models: flipped images with their margins, and accuracy with its paired interval."""
+    """What changed between two models: flipped images with their margins, and accuracy with its paired interval.
+
+    The data is that of A's run, where --data names no other.
+    """
     from tinyres.runs import find_model
 
     first, second = echo(out, find_model(a, runs)), echo(out, find_model(b, runs))
@@ -62,18 +92,29 @@ def diff(
 
     dataset = data_at_hand(first, data, cache_dir=cache, progress=out)
     found = compare(first.path, second.path, dataset, progress=out)
-    out.result(found, describe(found))
+    out.result(found, describe(found), shell_line("bench", b))
 
 
-@command(app)
+@command(
+    app,
+    examples=(
+        ("a picture, by the newest run", "tinyres predict cat.jpg"),
+        ("a trained model that comes along, the three best classes", "tinyres predict cat.jpg --model nano --top 3"),
+        ("a folder, as a line of JSON a picture", "tinyres predict photos/val --model nano --jsonl"),
+        ("a picture from a pipe", "tinyres predict - --model nano < cat.jpg"),
+    ),
+)
 def predict(
     out: Console,
     images: Annotated[
         list[str] | None,
         typer.Argument(metavar="IMAGE", help="Files, folders, patterns in quotes, or - for a picture on stdin."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A run, an artifact or a checkpoint.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="So many classes.")] = 5,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help=f"{ANY_MODEL}; else the newest run.", autocompletion=completing.models),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="So many classes, the likeliest first.")] = 5,
     files_from: Annotated[str | None, typer.Option(help="A file of names, one a line; - is stdin.")] = None,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="A line of JSON a picture, as it is answered.", rich_help_panel="Output")
@@ -93,7 +134,7 @@ def predict(
     if path != chosen.path:
         out.log(f"answers: {path}")
     elif chosen.how != "file":
-        out.log(f"answers: the checkpoint, through PyTorch; tinyres export {chosen.name} makes an artifact of it")
+        out.log("answers: the checkpoint, through PyTorch")
     from tinyres.cli.asked import answers, asked_pictures
     from tinyres.runtime import Classifier
 
@@ -114,4 +155,6 @@ def predict(
                 out.result(None, answer.text())
     if len(kept) > failed:
         out.result(kept, "")
+    if not jsonl:  # on stderr: stdout is the answers'
+        out.advise(shell_line("bench" if path.suffix != ".safetensors" else "export", model or chosen.name))
     return UsageError.exit_code if failed else 0

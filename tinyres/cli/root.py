@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinyres.cli import completing
+from tinyres.cli.completing import offer
 from tinyres.cli.usage import Commands
 
 if TYPE_CHECKING:
@@ -18,12 +20,20 @@ app = typer.Typer(
     help="Train a small image classifier, export it with a proof that it answers like the checkpoint, and measure it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog="Start with `tinyres demo`: all of it in minutes, on drawn pictures, without a download.",
 )
-Data = Annotated[str, typer.Option("--data", help="tiny-imagenet, shapes, a zip or a folder.", show_default=True)]
-OtherData = Annotated[str | None, typer.Option("--data", help="Instead of the run's own data.")]
+# One text for one thing, in every command.
+ANY_DATA = "tiny-imagenet, shapes, a zip or a folder"
+ANY_MODEL = "A run, a checkpoint, an artifact or nano"
+Data = Annotated[
+    str, typer.Option("--data", help=f"{ANY_DATA}.", show_default=True, autocompletion=offer(completing.DATA))
+]
+OtherData = Annotated[
+    str | None,
+    typer.Option("--data", help=f"{ANY_DATA}; else the run's own.", autocompletion=offer(completing.DATA)),
+]
 ModelArgument = Annotated[
-    str | None, typer.Argument(metavar="MODEL", help="A run, a checkpoint, an artifact or nano; else the newest run.")
+    str | None,
+    typer.Argument(metavar="MODEL", help=f"{ANY_MODEL}; else the newest run.", autocompletion=completing.models),
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Where runs live.")]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Where decoded data lives; else TINYRES_CACHE.")]

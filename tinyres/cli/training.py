@@ -7,40 +7,76 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinyres.cli import completing
 from tinyres.cli.command import command
+from tinyres.cli.completing import offer
 from tinyres.cli.root import RUNS, Cache, Data, Runs, app
-from tinyres.console import Console
+from tinyres.console import Console, shell_line
 
 if TYPE_CHECKING:
     from tinyres.training.distributed import World
     from tinyres.training.launch import Request, Started
 
+RunName = Annotated[str | None, typer.Option("--name", help="Of the run; else one with a number.")]
 DRAWN = (".png", ".pdf", ".svg", ".jpg")
 """What a curve may be drawn as."""
 
 
-@command(app)
+@command(
+    app,
+    examples=(
+        ("all of them", "tinyres recipes"),
+        ("then train with one", "tinyres train --recipe nano"),
+        ("with a field of its own", "tinyres train --recipe fast --set epochs=30"),
+    ),
+)
 def recipes(out: Console) -> None:
     """The training recipes, side by side."""
     from tinyres.recipes import RECIPES, describe_recipes
 
-    out.result(list(RECIPES.values()), describe_recipes())
+    out.result(list(RECIPES.values()), describe_recipes(), shell_line("train", "--recipe", "nano"))
 
 
-@command(app)
+@command(
+    app,
+    examples=(
+        ("Tiny ImageNet, as this machine can", "tinyres train"),
+        (
+            "a folder with a folder of pictures per class, from a trained model",
+            "tinyres train --data photos --init nano",
+        ),
+        ("twenty minutes and no longer", "tinyres train --data tiny-imagenet-200.zip --max-time 20m"),
+        ("go on with one that stopped", "tinyres train --resume nano-1"),
+    ),
+)
 def train(
     out: Console,
     data: Data = "tiny-imagenet",
-    recipe: Annotated[str | None, typer.Option(help="See `tinyres recipes`; or a run's config.json.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="See `tinyres recipes`; or a run's config.json.", autocompletion=completing.recipes),
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A recipe's field.")
     ] = None,
-    init: Annotated[str | None, typer.Option(metavar="MODEL", help="Start from its weights: fine-tune.")] = None,
-    split: Annotated[str, typer.Option(help="val: the data's own; holdout: a tenth of the training pictures.")] = "val",
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Start from its weights: fine-tune.", autocompletion=completing.models),
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="val: the data's own; holdout: a tenth of the training pictures.",
+            autocompletion=offer(completing.SPLITS),
+        ),
+    ] = "val",
     max_time: Annotated[str | None, typer.Option(help="Stop cleanly after, for example, 20m.")] = None,
-    name: Annotated[str | None, typer.Option(help="Of the run; else the recipe's with a number.")] = None,
+    name: RunName = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run that stopped.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with a run that stopped.", autocompletion=completing.runs),
+    ] = None,
     strict_resume: Annotated[bool, typer.Option("--strict-resume", help="Only if it goes on bit for bit.")] = False,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits on a GPU, slower.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write runs/NAME/tensorboard.")] = False,
@@ -132,40 +168,61 @@ def _profile(out: Console, request: "Request", runs: Path, cache: Path | None) -
     return 0
 
 
-@command(app, "import")
+@command(
+    app,
+    "import",
+    examples=(
+        ("its weights", "tinyres import ResNet34_best.pth"),
+        ("with what its training log says", "tinyres import ResNet34_best.pth --history training_history.json"),
+    ),
+)
 def import_(
     out: Console,
     file: Annotated[Path, typer.Argument(help="The seed's state dict, ResNet34_best.pth.")],
-    name: Annotated[str | None, typer.Option(help="Of the run.")] = None,
+    name: RunName = None,
     classes: Annotated[Path | None, typer.Option(help="A class a line; else Tiny ImageNet's for 200.")] = None,
     history: Annotated[Path | None, typer.Option(help="Its training_history.json.")] = None,
     runs: Runs = RUNS,
 ) -> None:
     """Make a run of the original project's weights."""
+    out.log(f"importing {file}")
     from tinyres.seed.importing import import_seed
 
     run = import_seed(file, runs=runs, name=name, classes=classes, history=history)
     spec = run.config().spec
     assumed = " (taken for Tiny ImageNet's classes)" if classes is None and spec.classes == 200 else ""
-    text = f"{run.path}: {spec.classes} classes{assumed}\nnext: tinyres export {run.name}"
-    out.result({"run": run.name, "path": str(run.path), "classes": spec.classes}, text)
+    record = {"run": run.name, "path": str(run.path), "classes": spec.classes}
+    out.result(record, f"{run.path}: {spec.classes} classes{assumed}", shell_line("export", run.name))
 
 
-@command(app)
+@command(
+    app,
+    examples=(
+        ("the newest run", "tinyres plot"),
+        ("two runs beside each other, over minutes", "tinyres plot nano-1 nano-2 --by minutes --out both.png"),
+    ),
+)
 def plot(
     out: Console,
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Runs, or a training_history.json; else the newest."),
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="Runs, or a training_history.json; else the newest run.",
+            autocompletion=completing.models,
+        ),
     ] = None,
-    by: Annotated[str, typer.Option(help="What to draw over: epochs, or minutes of training.")] = "epochs",
+    by: Annotated[
+        str,
+        typer.Option(help="What to draw over: epochs, or minutes of training.", autocompletion=offer(completing.AXES)),
+    ] = "epochs",
     picture: Annotated[Path | None, typer.Option("--out", help="Else the run's curves.png, or one here.")] = None,
     runs: Runs = RUNS,
 ) -> None:
     """Draw loss and accuracy of one run, or of several and the original project's history beside each other."""
     from tinyres.errors import UsageError, require_choice
 
-    require_choice("axis", by, ["epochs", "minutes"])
+    require_choice("axis", by, completing.AXES)
     if picture is not None and picture.suffix.lower() not in DRAWN:
         raise UsageError(f"--out {picture} names no kind of picture", hint=f"valid endings: {', '.join(DRAWN)}")
     out.log(f"drawing {', '.join(models) if models else 'the newest run'}")
@@ -174,4 +231,5 @@ def plot(
     histories, home = find_histories(models or [], runs)
     path = picture or (home if len(histories) == 1 and home else Path()) / "curves.png"
     draw_curves(path, histories, by_minutes=by == "minutes")
-    out.result({"picture": str(path), "runs": list(histories)}, f"wrote {path}")
+    named = [name for name in models or [] if not name.endswith(".json")]
+    out.result({"picture": str(path), "runs": list(histories)}, f"wrote {path}", shell_line("eval", *named[:1]))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
+from tinyres.cli.teaching import Examples, in_order, shown
 from tinyres.console import Console
 from tinyres.errors import UsageError, suggest
 
@@ -25,8 +26,30 @@ REFUSED: type[Any] = typer.BadParameter.__mro__[1]
 _SUGGESTIONS = re.compile(r"\.? Did you mean .*\?$| \(Possible options: .*\)$|\.$")
 
 
-class Commands(TyperGroup):
-    """A group of commands whose refusals are one line, a hint and the exit code."""
+class Group(TyperGroup):
+    """A group of commands in the order of the path, whose help ends with examples."""
+
+    examples: Examples = ()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names, in the order of help and hints."""
+        return in_order(super().list_commands(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, then the examples."""
+        super().format_help(ctx, formatter)
+        formatter.write(shown(self.examples))
+
+
+class Commands(Group):
+    """All commands; what is refused is one line, a hint and the exit code."""
+
+    examples = (
+        ("all of it in minutes, on drawn pictures, without a download", "tinyres demo"),
+        ("classify a picture with a trained model that comes along", "tinyres predict cat.jpg --model nano"),
+        ("train on a folder of pictures per class", "tinyres train --data photos --init nano"),
+        ("what this machine can do, and what is missing", "tinyres doctor"),
+    )
 
     def main(
         self,

@@ -56,5 +56,5 @@ def describe(findings: list[Finding], width: int = 120) -> str:
             first + found.detail, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         )
         if found.mend:
-            lines.append(indent + found.mend)
+            lines.append(" " * max(4, min(len(indent), width - len(found.mend))) + found.mend)
     return "\n".join(lines)

@@ -53,6 +53,15 @@ class Prediction:
 
     best: tuple[Guess, ...]
 
+    def __repr__(self) -> str:
+        return f"Prediction({', '.join(f'{guess.name!r} {guess.probability:.1%}' for guess in self.best)})"
+
+    def _repr_html_(self) -> str:
+        from html import escape  # notebooks load it anyway, and a serving program never does
+
+        cells = [f"<td>{guess.probability:.1%}</td><td>{escape(guess.name)}</td>" for guess in self.best]
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+
     @property
     def label(self) -> str:
         """The name of the best class."""
