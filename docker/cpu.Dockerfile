@@ -4,7 +4,7 @@
 #   docker run --rm -p 8080:8080 -v "$PWD/runs/mine/export:/models:ro" tinyres-serve /models/fp32.onnx
 #
 # docs/install.md has the rest. Debian's packages have no versions: a point release drops the ones before it. Its own
-# ONNX Runtime, of 13, fills the log with thousands of complaints at each start.
+# ONNX Runtime, of 13, complains of each operator it knows at each start.
 FROM debian:13.8-slim AS build
 # hadolint ignore=DL3008
 RUN apt-get update \

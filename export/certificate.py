@@ -234,7 +234,10 @@ def read_certificate(artifact: Path, *, unproven: bool = False) -> Certificate:
     ):
         raise ArtifactError(f"{path.name} contradicts itself", hint="export again")
     if certificate.artifact_sha256 != sha256_of(artifact):
-        raise ProofError(f"the certificate {path.name} belongs to another file: the hashes differ", hint="export again")
+        raise ProofError(
+            f"the certificate {path.name} belongs to another file: the hashes differ",
+            hint="copy both again, or export again",
+        )
     if certificate.grade == "rejected" or certificate.failed:
         raise ProofError(f"{artifact.name} failed its proof", hint="export again")
     if certificate.grade == "unproven" and not unproven:

@@ -71,7 +71,8 @@ def compare(a: Path, b: Path, dataset: Dataset | None, *, progress: Progress) ->
         if first.spec.class_ids != second.spec.class_ids:
             raise UsageError(f"{a.name} and {b.name} have other classes: their answers cannot be compared")
         if first.spec.input_shape != second.spec.input_shape:
-            raise UsageError(f"{a.name} takes {first.spec.input_shape}, {b.name} {second.spec.input_shape}")
+            sizes = [f"{path} takes {runner.spec.input_shape[0]} pixels" for path, runner in ((a, first), (b, second))]
+            raise UsageError(f"{', '.join(sizes)}: they are not given the same pictures", hint="compare equal sizes")
         images: NDArray[np.uint8]
         if dataset is None:
             images, labels, source = golden.draw_pictures(first.spec).pixels, None, "generated"

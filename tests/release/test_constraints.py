@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -46,6 +47,14 @@ def test_every_dependency_has_a_pin_and_every_pin_is_a_dependency() -> None:
 
 def test_extras_without_pins_are_extras() -> None:
     assert {*UNPINNED} < {*PROJECT["optional-dependencies"]}
+
+
+def test_every_extra_is_explained_and_none_that_is_not_here() -> None:
+    page = (REPOSITORY / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert sorted(name for row in rows for name in re.findall(r"`([\w-]+)`", row)) == sorted(
+        PROJECT["optional-dependencies"]
+    )
 
 
 @pytest.mark.parametrize("python", PYTHONS)
