@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
-from tinyres.errors import TinyresError, UsageError
+from tinyres.errors import TinyresError, UsageError, missing_extra
 from tinyres.export.options import Int8Options
 from tinyres.files import sha256_of
 from tinyres.run_data import data_at_hand
@@ -173,6 +174,8 @@ def _example(exported: Exported, example: Example) -> Path:
 
 
 def _export_engine(model: Model, artifact: Path | None, request: Request, progress: Progress) -> Exported:
+    if find_spec("onnx") is None:  # which `train` brings too, with a PyTorch that an engine of an artifact needs not
+        raise missing_extra("building an engine", "onnx", "rtx" if request.engine.runtime == "rtx" else "trt")
     from tinyres.export.engine import choose_destination, export_engine
     from tinyres.export.options import DEFAULT_BATCHES
     from tinyres.export.tensorrt import require_buildable

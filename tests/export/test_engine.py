@@ -22,7 +22,7 @@ from tinyres.bench.contenders import find_contenders
 from tinyres.cli import app
 from tinyres.describe import describe
 from tinyres.errors import ArtifactError, BackendUnavailable, ProofError, UsageError
-from tinyres.export import engine, golden
+from tinyres.export import engine, formats, golden
 from tinyres.export.artifact import Exported
 from tinyres.export.certificate import Certificate, certificate_path, read_certificate
 from tinyres.export.engine import choose_destination, export_engine
@@ -517,6 +517,17 @@ def test_what_is_missing_is_named_with_the_command(place: Place) -> None:
     place.has(tensorrt=library("10.3.0"))
     with pytest.raises(BackendUnavailable, match="builds where the engine runs, and there is no NVIDIA driver"):
         choose_destination("auto", None)
+
+
+@pytest.mark.parametrize(("runtime", "extra"), [("auto", "trt"), ("rtx", "rtx")])
+def test_without_the_onnx_package_the_extra_of_engines_is_named(
+    runtime: str, extra: str, onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "find_spec", lambda _: None)
+    ended = CliRunner().invoke(app, ["export", str(onnx), "--format", "trt", "--runtime", runtime])
+    assert ended.exit_code == 4
+    assert "building an engine needs the package onnx, which is not installed" in ended.stderr
+    assert f"pip install 'tinyres[{extra}]'" in ended.stderr
 
 
 def test_a_library_that_does_not_load_gives_way_to_the_other(place: Place, rtx: ModuleType) -> None:

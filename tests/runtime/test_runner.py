@@ -98,6 +98,17 @@ def test_a_missing_library_names_the_command_that_installs_it(
     assert backends.why_unavailable("onnxruntime-cpu") is None
 
 
+def test_where_openvino_alone_is_installed_it_is_what_opens_a_file(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert backends.backend_for(exported.path) == "onnxruntime-cpu"
+    here = {"openvino"}
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda package: package if package in here else None)
+    assert backends.backend_for(exported.path) == "openvino"
+    here.clear()
+    assert backends.backend_for(exported.path) == "onnxruntime-cpu"
+
+
 def test_an_onnx_file_that_is_none_and_a_foreign_one_are_refused(tmp_path: Path) -> None:
     import onnx
     from onnx import TensorProto, helper

@@ -106,7 +106,7 @@ def open_runner(
 
 
 def backend_for(path: Path) -> str:
-    """The default backend for a file: of bf16 one that computes it, of an engine the library that built it.
+    """The default backend for a file, of those that are installed; of an engine the library that built it.
 
     Errors: UsageError, ArtifactError.
     """
@@ -116,9 +116,15 @@ def backend_for(path: Path) -> str:
         return read_passport(path).library
     if path.suffix == ".onnx" and stored_precision(path) == "bf16":
         return "openvino"
-    for name, info in BACKENDS.items():
-        if path.suffix == info.suffix:
-            return name
+    fitting = [name for name, info in BACKENDS.items() if path.suffix == info.suffix]
+    if fitting:
+        usual = fitting[0]
+        # Whoever installed OpenVINO alone means it; with neither, the error names the usual one.
+        return (
+            "openvino"
+            if "openvino" in fitting and why_unavailable(usual) and not why_unavailable("openvino")
+            else usual
+        )
     kinds = sorted({info.suffix for info in BACKENDS.values()})
     raise UsageError(f"no backend opens {path.name}", hint="valid: files ending in " + ", ".join(kinds))
 
