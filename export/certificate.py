@@ -19,9 +19,9 @@ from tinyres.runtime.runner import Precision
 SCHEMA = 1
 
 Grade = Literal["full", "sampled", "numeric", "unproven", "rejected"]
-"""full: every level passed on labelled images of the run's data. sampled: the same of int8, which changes some answers,
-on part of the images. numeric: no such data was at hand, so accuracy is not proven. unproven: built, but nothing here
-could run it. rejected: a level failed."""
+"""full: every level passed on labelled images of the run's data. sampled: the same, on part of the images, of a
+precision that changes some answers. numeric: no such data was at hand, so accuracy is not proven. unproven: built, but
+nothing here could run it. rejected: a level failed."""
 GRADES: tuple[Grade, ...] = get_args(Grade)
 """The best first."""
 
@@ -204,7 +204,8 @@ def grade_of(levels: tuple[Level, ...], limits: Limits, images: ProofImages) -> 
         return "unproven"
     if not all(level.passed for level in levels):
         return "numeric"
-    return "sampled" if limits.rounded and not images.whole else "full"
+    changes = limits.agreement < 1  # so images that were not judged may be answered otherwise
+    return "sampled" if changes and not images.whole else "full"
 
 
 def certificate_path(artifact: Path) -> Path:
@@ -218,7 +219,8 @@ def read_certificate(artifact: Path, *, unproven: bool = False) -> Certificate:
     Errors: ArtifactError if there is none; ProofError if it proves another file, or nothing unless `unproven` may be.
     """
     if not artifact.is_file():
-        made = "tinyres export makes artifacts"
+        within = sorted(path for path in artifact.rglob("*") if path.suffix in (".onnx", ".engine"))
+        made = f"it holds {', '.join(map(str, within))}" if within else "tinyres export makes artifacts"
         raise ArtifactError(f"there is no artifact {artifact}", hint=suggest_file(artifact, otherwise=made))
     path = certificate_path(artifact)
     if not path.is_file():

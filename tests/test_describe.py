@@ -64,7 +64,7 @@ def test_what_is_none_of_them_is_an_input_error(name: str, content: bytes, tmp_p
 
 
 def test_an_artifact_that_is_not_its_certificates_is_called_not_proven(exported: Exported, tmp_path: Path) -> None:
-    assert describe(exported.path).facts["certificate"] == "fp32.onnx.json, grade full"
+    assert describe(exported.path).facts["certificate"] == "fp32.onnx.json, grade full, 15 images"
     other = tmp_path / "fp32.onnx"
     other.write_bytes(exported.path.read_bytes())
     assert describe(other).facts["certificate"] == "none: not proven"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +76,19 @@ def test_a_bare_checkpoint_needs_its_data_named(own_run: Path, tmp_path: Path) -
     bare = shutil.copy(own_run / "best.safetensors", tmp_path / "bare.safetensors")
     with pytest.raises(UsageError, match="not known what bare was trained on"):
         judge(find_model(str(bare), tmp_path), None, cache_dir=None, progress=Silent())
+
+
+def test_without_a_drawing_library_it_is_judged_all_the_same(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Listening(Silent):
+        def warn(self, text: str) -> None:
+            said.append(text)
+
+    model = find_model(str(own_run), own_run)
+    drawn = judge(model, None, cache_dir=None, progress=Silent())
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    judged = judge(model, None, cache_dir=None, progress=Listening())
+    assert judged == dataclasses.replace(drawn, picture="")
+    assert "wrote" not in describe(judged)
+    assert said == ["no confusion picture: drawing needs the package matplotlib, which is not installed"]

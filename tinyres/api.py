@@ -6,15 +6,14 @@ A second front door beside `tinyres.cli`: the two alone reach from tinyres into 
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args, overload
 
 from tinyres.console import Console
 from tinyres.environment import process_rank, without_folders
-from tinyres.errors import UsageError, suggest
+from tinyres.errors import UsageError, as_ours, suggest
 from tinyres.files import at_home
-from tinyres.progress import Silent
 from tinyres.runs import Model, Run, find_model, find_run
 from tinyres.units import parse_duration
 
@@ -46,10 +45,7 @@ def _errors_as_ours() -> Iterator[None]:
     try:
         yield
     except (ModuleNotFoundError, OSError) as exc:
-        from tinyres.cli.command import _as_ours
-
-        ours = _as_ours(exc)
-        raise ours from exc
+        raise as_ours(exc) from exc
 
 
 @_errors_as_ours()
@@ -96,25 +92,11 @@ def train(
     )
     with launch.processes() as world:
         started = launch.begin(request, old, runs=at_home(str(runs)), world=world, cache_dir=_path(cache), progress=out)
-        run = started.run
-        speaks = world is None or world.is_first
-        log = out.copied_to(run.path / "train.log") if speaks and isinstance(out, Console) else nullcontext()
-        with launch.kept_if_saved(run) if speaks else nullcontext(), log:
-            out.log(launch.describe(started))
-            launch.report_data(started, out)
-            from tinyres.training.train import Options
-            from tinyres.training.train import train as train_run
+        from tinyres.training.train import Options
 
-            train_run(
-                run,
-                started.config,
-                started.dataset,
-                options=Options(max_seconds=seconds, resume=resume is not None),
-                start=started.start,
-                world=world,
-                progress=out,
-            )
-    return run
+        options = Options(max_seconds=seconds, resume=resume is not None)
+        launch.carry_out(started, options, world=world, progress=out, copied_to=out.copied_to)
+    return started.run
 
 
 @_errors_as_ours()
@@ -355,16 +337,14 @@ def plot(*models: AnyModel, by: Axis = "epochs", runs: AnyPath = "runs") -> Figu
     return curves_of(histories, by_minutes=by == "minutes")
 
 
-def _listener(progress: bool) -> Console | Silent:
-    """The command line's own voice, on stderr; or none."""
-    if not progress:
-        return Silent()
-    out = Console()
+def _listener(progress: bool) -> Console:
+    """The command line's own voice, on stderr; without `progress` for warnings alone."""
+    out = Console(quiet=not progress)
     out.speak_as(process_rank())
     return out
 
 
-def _found(model: AnyModel | None, runs: AnyPath, out: Console | Silent) -> Model:
+def _found(model: AnyModel | None, runs: AnyPath, out: Console) -> Model:
     """What MODEL stands for, said at once: libraries that take seconds to load come after."""
     found = find_model(None if model is None else _name(model), at_home(str(runs)))
     out.log(found.told)

@@ -109,7 +109,8 @@ def _checkpoint(path: Path) -> Description:
 
 def _artifact(path: Path) -> Description:
     _, metadata = read_artifact(path)
-    facts = {"file": size(path.stat().st_size), "precision": metadata.precision, **spec_facts(metadata.spec)}
+    facts = {"file": size(path.stat().st_size), "SHA-256": sha256_of(path), "precision": metadata.precision}
+    facts |= spec_facts(metadata.spec)
     if metadata.target:
         facts["precision"] += f", laid out for {metadata.target}"
     facts["certificate"] = _certificate_of(path)
@@ -135,12 +136,12 @@ def _certificate_of(artifact: Path) -> str:
     path = artifact.with_name(artifact.name + ".json")
     try:
         fields = records.load_any(path)
-        grade, sha256 = fields["grade"], fields["artifact_sha256"]
+        grade, sha256, judged = fields["grade"], fields["artifact_sha256"], fields["images"]["count"]
     except (InputError, KeyError, TypeError):
         return "none: not proven"
     if sha256 != sha256_of(artifact):
         return f"{path.name}, of another file: not proven"
-    return f"{path.name}, grade {grade}"
+    return f"{path.name}, grade {grade}, {judged} images"
 
 
 def _record(path: Path) -> Description:

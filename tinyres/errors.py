@@ -18,6 +18,7 @@ Interrupted by the user is 130 and not an error. Third-party exceptions become o
 
 from __future__ import annotations
 
+import errno
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,19 @@ def suggest_file(path: Path, *, otherwise: str | None = None) -> str | None:
     return f"did you mean {str(path.parent / close[0])!r}?" if close else otherwise
 
 
+EXTRAS = {
+    "torch": "train",
+    "torchvision": "train",
+    "onnx": "train",
+    "safetensors": "train",
+    "matplotlib": "train",
+    "onnxruntime": "cpu",
+}
+"""The extra that brings a package which the base install leaves out."""
+GIVEN = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EINVAL}
+"""What the system says of a path that was given wrongly."""
+
+
 def missing_extra(what: str, package: str, extra: str) -> BackendUnavailable:
     """The error for `what` when `package`, which the optional `extra` installs, is absent."""
     return BackendUnavailable(
@@ -116,3 +130,16 @@ def require_choice(what: str, value: str, valid: Iterable[str]) -> None:
     valid = list(valid)
     if value not in valid:
         raise UsageError(f"there is no {what} {value!r}", hint=suggest(value, valid))
+
+
+def as_ours(error: Exception) -> TinyresError:
+    """What any exception is to a user: a missing package, the system's refusal, or else a defect of tinyres."""
+    if isinstance(error, TinyresError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return missing_extra("this command", error.name, EXTRAS[error.name])
+    if isinstance(error, OSError) and error.strerror:  # the system's refusal: a name too long, a loop of links, no room
+        where = f"cannot use {error.filename}" if error.filename else "the system refuses"
+        return (InputError if error.errno in GIVEN else StorageError)(f"{where}: {error.strerror}")
+    text = f"{type(error).__name__}: {error}"
+    return TinyresError(text, hint="this is a defect of tinyres; --debug shows where")

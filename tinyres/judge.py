@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyres.drawing import draw_confusion
-from tinyres.errors import InputError
+from tinyres.errors import BackendUnavailable, InputError
 from tinyres.metrics import (
     Accuracy,
     ClassResult,
@@ -79,7 +79,12 @@ def judge(model: Model, data: str | None, *, cache_dir: Path | None, progress: P
         )
     confusion = confusion_of(logits, labels)
     picture = model.home / "confusion.png"
-    draw_confusion(picture, confusion, spec.class_names)
+    drawn = str(picture)
+    try:
+        draw_confusion(picture, confusion, spec.class_names)
+    except BackendUnavailable as exc:  # a device that runs files has no use for a drawing library
+        progress.warn(f"no confusion picture: {exc}")
+        drawn = ""
     return Judgement(
         data_kind=dataset.manifest.kind,
         split=dataset.judged_on,
@@ -87,7 +92,7 @@ def judge(model: Model, data: str | None, *, cache_dir: Path | None, progress: P
         loss=cross_entropy(logits, labels),
         calibration_error=calibration_error(logits, labels),
         classes=class_results(confusion, spec),
-        picture=str(picture),
+        picture=drawn,
     )
 
 
@@ -104,4 +109,4 @@ def describe(judged: Judgement) -> str:
     for row in judged.classes[:HARDEST]:
         often = f", often taken for {row.mistaken_for}" if row.mistaken_for else ""
         lines.append(f"  {row.correct / max(row.images, 1):6.1%} of {row.images:<5} {row.name}{often}")
-    return "\n".join([*lines, f"wrote {judged.picture}"])
+    return "\n".join([*lines, *([f"wrote {judged.picture}"] if judged.picture else [])])

@@ -103,9 +103,7 @@ ELSEWHERE = {
     "tests/reliability/test_fuzz.py::test_labels_of_a_cache_that_cannot_be_are_a_data_error": [
         "tinyres/data/dataset.py::read_cache"
     ],
-    "tests/errors/test_rare_errors.py::test_a_defect_of_ours_is_one_line_that_says_so": [
-        "tinyres/cli/command.py::_as_ours"
-    ],
+    "tests/errors/test_rare_errors.py::test_a_defect_of_ours_is_one_line_that_says_so": ["tinyres/errors.py::as_ours"],
     "tests/errors/test_rare_errors.py::test_a_library_that_fails_on_a_picture_is_one_line": [
         "tinyres/runtime/onnxruntime_cpu.py::OnnxRuntimeCpu.infer",
         "tinyres/runtime/onnxruntime_cuda.py::OnnxRuntimeGpu._part",

@@ -210,9 +210,10 @@ def graded(levels: tuple[Level, ...], limits: Limits = FP32, *, whole: bool = Fa
     return grade_of(levels, limits, ProofImages("imagefolder", "f", "val", 10, 5, "0", whole))
 
 
-def test_int8_is_sampled_until_every_image_was_judged() -> None:
+def test_what_changes_answers_is_sampled_until_every_image_was_judged() -> None:
     passed = (Level.judged("accuracy", True, {}, {}, ""),)
-    assert graded(passed, INT8) == "sampled"
+    for limits, grade in ((INT8, "sampled"), (FP16, "sampled"), (FP32, "full")):
+        assert graded(passed, limits) == grade
     assert graded(passed, INT8, whole=True) == "full"
     assert graded((*passed, Level.failed("decision", "")), INT8, whole=True) == "rejected"
     assert graded((*passed, Level.judged("accuracy", None, {}, {}, "")), INT8, whole=True) == "numeric"

@@ -128,3 +128,9 @@ def test_limits_are_recorded_with_the_result(exported: Exported) -> None:
     certificate = read_certificate(exported.path)
     assert certificate.limits.agreement == 1.0
     assert certificate.limits.numeric_floors == 20
+
+
+def test_a_folder_in_place_of_an_artifact_names_those_that_it_holds(exported: Exported) -> None:
+    with pytest.raises(ArtifactError, match="there is no artifact") as caught:
+        verify(exported.path.parent, progress=Silent())
+    assert caught.value.hint == f"it holds {exported.path}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import inspect
 import os
@@ -13,7 +12,7 @@ import typer
 
 from tinyres.cli.teaching import panel_of, with_examples
 from tinyres.console import Console
-from tinyres.errors import InputError, StorageError, TinyresError, missing_extra
+from tinyres.errors import as_ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,17 +21,6 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound="Callable[..., int | None]")
 
-EXTRAS = {
-    "torch": "train",
-    "torchvision": "train",
-    "onnx": "train",
-    "safetensors": "train",
-    "matplotlib": "train",
-    "onnxruntime": "cpu",
-}
-"""The extra that brings a package which the base install leaves out."""
-GIVEN = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EINVAL}
-"""What the system says of a path that was given wrongly."""
 _SHARED = {
     "json_output": (
         Annotated[
@@ -96,16 +84,4 @@ def run_guarded(out: Console, work: Callable[[], int | None]) -> int:
     except Exception as exc:  # noqa: BLE001 - the last line of defence: a defect of ours is one line too
         if out.debug:
             traceback.print_exc()
-        return out.fail(_as_ours(exc))
-
-
-def _as_ours(error: Exception) -> TinyresError:
-    if isinstance(error, TinyresError):
-        return error
-    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
-        return missing_extra("this command", error.name, EXTRAS[error.name])
-    if isinstance(error, OSError) and error.strerror:  # the system's refusal: a name too long, a loop of links, no room
-        where = f"cannot use {error.filename}" if error.filename else "the system refuses"
-        return (InputError if error.errno in GIVEN else StorageError)(f"{where}: {error.strerror}")
-    text = f"{type(error).__name__}: {error}"
-    return TinyresError(text, hint="this is a defect of tinyres; --debug shows where")
+        return out.fail(as_ours(exc))

@@ -1,7 +1,6 @@
 """Runs: train them, import the original project's, draw them."""
 
 # No `from __future__ import annotations` here: Typer reads the annotations as objects.
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,28 +117,11 @@ def train(
 
 def _train(out: Console, started: "Started", world: "World | None", **options: Any) -> int:
     from tinyres.errors import EXIT_INTERRUPTED
-    from tinyres.training.launch import describe, describe_end, kept_if_saved, report_data
+    from tinyres.training.launch import carry_out, describe_end
+    from tinyres.training.train import Options
 
+    result = carry_out(started, Options(**options), world=world, progress=out, copied_to=out.copied_to)
     run = started.run
-    speaks = world is None or world.is_first
-    with (
-        kept_if_saved(run) if speaks else nullcontext(),
-        out.copied_to(run.path / "train.log") if speaks else nullcontext(),
-    ):
-        out.log(describe(started))
-        report_data(started, out)
-        from tinyres.training.train import Options
-        from tinyres.training.train import train as train_run
-
-        result = train_run(
-            run,
-            started.config,
-            started.dataset,
-            options=Options(**options),
-            start=started.start,
-            world=world,
-            progress=out,
-        )
     out.result(
         {
             "run": run.name,

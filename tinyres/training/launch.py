@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -23,11 +23,12 @@ from tinyres.spec import ModelSpec, Preprocess
 from tinyres.units import counted, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from tinyres.progress import Progress
     from tinyres.training.distributed import World
-    from tinyres.training.train import TrainResult
+    from tinyres.training.train import Options, TrainResult
 
 UNEVEN = 2.0
 """From this ratio of the fullest class to the emptiest on, a user should know."""
@@ -305,8 +306,40 @@ def describe_end(started: Started, result: TrainResult) -> str:
     return f"{run.path}: {ending}\n{reached}\nnext: tinyres export {run.name}"
 
 
+def carry_out(
+    started: Started,
+    options: Options,
+    *,
+    world: World | None,
+    progress: Progress,
+    copied_to: Callable[[Path], AbstractContextManager[None]],
+) -> TrainResult:
+    """Train what was begun. The first process says what, and keeps `progress` beside the run by `copied_to`.
+
+    Errors: as `tinyres.training.train.train`; a run that saved nothing before one leaves nothing.
+    """
+    from tinyres.training.train import train
+
+    run = started.run
+    with ExitStack() as stack:
+        if world is None or world.is_first:
+            stack.enter_context(_kept_if_saved(run))
+            stack.enter_context(copied_to(run.path / "train.log"))
+        progress.log(describe(started))
+        report_data(started, progress)
+        return train(
+            run,
+            started.config,
+            started.dataset,
+            options=options,
+            start=started.start,
+            world=world,
+            progress=progress,
+        )
+
+
 @contextmanager
-def kept_if_saved(run: Run) -> Iterator[None]:
+def _kept_if_saved(run: Run) -> Iterator[None]:
     """Remove a run that is interrupted, or refused, before it saved anything: its name is free for the next try."""
     try:
         yield
