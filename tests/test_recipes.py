@@ -6,7 +6,7 @@ import pytest
 from tiny import TrainedRun
 
 from tinyres.errors import InputError, UsageError
-from tinyres.recipes import DEMO, SEED, find_recipe, override
+from tinyres.recipes import DEMO, RECIPES, SEED, find_recipe, override
 
 
 def test_the_seed_recipe_is_the_seed_to_the_letter() -> None:
@@ -70,3 +70,21 @@ def test_a_run_can_be_repeated_from_its_config(trained: TrainedRun, tmp_path: Pa
     for name in ("none.json", "absent.json"):
         with pytest.raises(InputError):
             find_recipe(str(tmp_path / name))
+
+
+def test_few_epochs_leave_no_room_for_as_much_warm_up() -> None:
+    short = override(RECIPES["nano"], ["epochs=1"])
+    assert short.warmup_epochs == pytest.approx(1.5 / RECIPES["nano"].epochs)
+    best = override(RECIPES["best"], ["epochs=5"])
+    assert (best.plain_epochs, best.warmup_epochs) == (0, pytest.approx(5 * 5 / 110))
+    assert override(RECIPES["best"], ["epochs=20"]).plain_epochs == 10
+    with pytest.raises(UsageError, match=r"warmup_epochs cannot be 2.0; valid: 0 up to epochs"):
+        override(RECIPES["nano"], ["epochs=1", "warmup_epochs=2"])
+    with pytest.raises(UsageError, match="epochs cannot be 0"):
+        override(RECIPES["nano"], ["epochs=0"])
+
+
+def test_a_wrong_choice_names_all_of_them() -> None:
+    with pytest.raises(UsageError, match="flip cannot be 'none'") as caught:
+        override(RECIPES["nano"], ["flip=none"])
+    assert caught.value.hint == "valid: 'off', 'random' or 'alternating'"

@@ -77,3 +77,9 @@ def test_the_average_forgets_its_start_fast_and_then_keeps_its_time_constant() -
     assert ema_decay(recipe, 0, 1000) == pytest.approx(0.1)
     # After 0.5 epochs of 1000 steps what is left of an old value is 1 / e.
     assert math.prod([ema_decay(recipe, 100_000, 1000)] * 500) == pytest.approx(1 / math.e)
+
+
+def test_a_run_that_is_all_warm_up_ends_at_nothing() -> None:
+    recipe = replace(DEMO, epochs=1, warmup_epochs=1.0)
+    rates = [learning_rate(recipe, step, 4) for step in range(5)]
+    assert rates == pytest.approx([recipe.lr / 4, recipe.lr / 2, recipe.lr * 0.75, recipe.lr, 0])

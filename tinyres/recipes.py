@@ -145,7 +145,7 @@ CLASSIC = Recipe(
 
 FAST = Recipe(
     name="fast",
-    about="ResNet-34 in minutes on a GPU: 18 epochs that start on small pictures (the default there)",
+    about="ResNet-34 in minutes on a GPU (not run yet): 18 epochs that start on small pictures (the default there)",
     # FFCV's 16 to 32 epochs of ImageNet (small pictures first, linear ramps, no decay on batch norms) with airbench's
     # alternating flip. lr is 0.2 per 256 pictures.
     zero_init_residual=True,
@@ -165,7 +165,8 @@ FAST = Recipe(
 
 BEST = Recipe(
     name="best",
-    about="ResNet-34 as accurate as 20 minutes on a large GPU allow: CutMix, mixup, TrivialAugment, 110 epochs",
+    about="ResNet-34 as accurate as 20 minutes on a large GPU allow (not run yet): CutMix, mixup, TrivialAugment, 110"
+    " epochs",
     zero_init_residual=True,
     epochs=110,
     batch_size=512,
@@ -258,6 +259,8 @@ def describe_recipes() -> str:
     return "\n".join([*lines, "", *rows, "", "alike in all:", *(f"  {text}" for text in same)])
 
 
+PARTS_OF_A_RUN = {"warmup_epochs", "ema_epochs", "plain_epochs"}
+"""Fields that a run of fewer epochs has no room for."""
 _SHORT = {"cosine-by-epoch": "cos/ep", "alternating": "altern."}
 
 
@@ -304,6 +307,9 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
         if field not in fields:
             raise UsageError(f"recipe {recipe.name} has no field {field!r}", hint=suggest(field, fields))
         values[field] = _parse(text)
+    given = {assignment.partition("=")[0] for assignment in assignments}
+    for field in PARTS_OF_A_RUN - given if "epochs" in given else ():
+        values[field] = _shrunk(getattr(recipe, field), recipe.epochs, values["epochs"])
     try:
         return TypeAdapter(Recipe).validate_python(values)
     except ValidationError as exc:
@@ -312,7 +318,16 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
         before = getattr(recipe, field)
         example = ",".join(map(str, before)) if isinstance(before, tuple) else before
         message = f"recipe {recipe.name}: {field} cannot be {problem['input']!r}"
-        raise UsageError(message, hint=f"for example --set {field}={example}") from exc
+        choices = problem.get("ctx", {}).get("expected") if problem["type"] == "literal_error" else None
+        hint = f"valid: {choices}" if choices else f"for example --set {field}={example}"
+        raise UsageError(message, hint=hint) from exc
+
+
+def _shrunk(part: float, epochs: int, fewer: object) -> float:
+    """So many epochs of a run, where it has fewer: as they are while they fit, else in proportion."""
+    if not isinstance(fewer, int) or not 0 < fewer <= part:
+        return part
+    return type(part)(part * fewer / epochs)
 
 
 def _parse(text: str) -> object:

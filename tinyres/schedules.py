@@ -22,7 +22,8 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         return recipe.lr * (epoch + 1 / steps_per_epoch) / recipe.warmup_epochs
     if recipe.schedule == "cosine-by-epoch":
         epoch = math.floor(epoch)
-    share = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
+    rest = recipe.epochs - recipe.warmup_epochs
+    share = (epoch - recipe.warmup_epochs) / rest if rest else 1.0  # the end of a run that is all warm-up
     if recipe.schedule == "linear":
         return recipe.lr * (1 - share)
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * share))

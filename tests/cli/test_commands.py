@@ -235,3 +235,12 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
 def test_the_module_runs_like_the_command() -> None:
     ended = subprocess.run([sys.executable, "-m", "tinyres", "--version"], capture_output=True, text=True, check=True)
     assert ended.stdout.startswith("tinyres ")
+
+
+def test_info_takes_a_run_by_its_name(
+    cli: CliRunner, trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").symlink_to(trained.runs)
+    code, said, _ = outcome(cli, "info", "tiny")
+    assert (code, said.splitlines()[0]) == (0, "runs/tiny: run")

@@ -151,3 +151,10 @@ def test_bytes_that_are_no_pth_are_refused(content: bytes, tmp_path: Path) -> No
     (tmp_path / "bad.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match="not a state dict that loads safely"):
         seed.read_state_dict(tmp_path / "bad.pth")
+
+
+def test_torchvisions_own_layout_is_named(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(1), "layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "tv.pth")
+    with pytest.raises(CheckpointError, match=r"is not the seed's: it holds 'conv1\.weight'") as caught:
+        import_seed(tmp_path / "tv.pth", runs=tmp_path)
+    assert str(caught.value.hint).endswith("; this is torchvision's own layout")

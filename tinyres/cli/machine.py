@@ -33,6 +33,8 @@ def info(
     out.log(f"reading {path}")
     from tinyres.describe import describe
 
+    if not path.exists() and (RUNS / path / "config.json").is_file():
+        path = RUNS / path  # a run by its name
     found = describe(path)
     out.result(found, f"{path}: {found.kind}\n{found.text()}", *_after_info(found.kind, path))
 

@@ -131,6 +131,8 @@ def _train(out: Console, started: "Started", world: "World | None", **options: A
             "summary": result.summary,
         },
         describe_end(started, result),
+        *([shell_line("train", "--resume", run.name)] if result.stopped else []),
+        *([shell_line("export", run.name)] if result.best is not None else []),
     )
     return EXIT_INTERRUPTED if result.stopped == "interrupted" else 0
 

@@ -166,6 +166,7 @@ def _name_of(key: str, place: str) -> str:
         stage, block, part, position, leaf = match.groups()
         layer = "downsample.0" if part == "skip" else _LAYERS[position]
         return f"layer{int(stage) - 1}.{block}.{layer}.{leaf}"
-    raise CheckpointError(
-        f"{place} is not the seed's: it holds {key[:99]!r}", hint="expected conv1.*, conv2_x..conv5_x.net.*, linear.*"
-    )
+    layout = "expected conv1.0.*, conv1.1.*, conv2_x..conv5_x.net.*, linear.*, as the original project saves them"
+    if re.match(r"(conv1|bn1|layer\d\.\d+|fc)\.", key):
+        layout += "; this is torchvision's own layout"
+    raise CheckpointError(f"{place} is not the seed's: it holds {key[:99]!r}", hint=layout)

@@ -289,13 +289,13 @@ def report_data(started: Started, progress: Progress) -> None:
 
 
 def describe_end(started: Started, result: TrainResult) -> str:
-    """How a training ended, what it reached, and the command to type next."""
+    """How a training ended and what it reached."""
     from tinyres.training.summary import describe_summary
 
     run, best = started.run, result.best
     ending = f"finished, {duration(sum(epoch.seconds for epoch in result.history))} in steps"
     if result.stopped:
-        ending = f"stopped ({result.stopped}); go on with: tinyres train --resume {run.name}"
+        ending = f"stopped ({result.stopped})"
     reached = "nothing trained yet"
     if result.summary is not None:
         reached = describe_summary(result.summary)
@@ -303,7 +303,7 @@ def describe_end(started: Started, result: TrainResult) -> str:
         judged = f"{best.val_images:,} {started.dataset.judged_on} images"
         low, high = wilson_interval(round(best.val_acc * best.val_images), best.val_images)
         reached = f"best epoch {best.epoch}: {best.val_acc:.1%} top-1 (95 %: {low:.1%} to {high:.1%} of {judged})"
-    return f"{run.path}: {ending}\n{reached}\nnext: tinyres export {run.name}"
+    return f"{run.path}: {ending}\n{reached}"
 
 
 def carry_out(

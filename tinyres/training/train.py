@@ -138,7 +138,7 @@ class Loop:
                 started = time.perf_counter()
                 images = trainer.train_step()
                 note, left_s = "", None
-                if time.monotonic() - noted > NOTE_EVERY_S:
+                if self.pace.steps and time.monotonic() - noted > NOTE_EVERY_S:
                     note, noted = self._note(), time.monotonic()
                     left_s = self._seconds_left()
                     self._watch.estimate(left_s)
@@ -161,6 +161,7 @@ class Loop:
             # epochs. They are judged only if there are no others.
             trainer.save()  # at once: who sent the signal may not wait for a judgement
             if trainer.step and not trainer.history:
+                trainer.progress.log("stopping: judging what there is; Ctrl-C again ends at once")
                 self._end_epoch(complete=False)
             return "interrupted" if stop else "time"
         if save:

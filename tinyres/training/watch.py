@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 DRAW_EVERY_S = 10.0
 """A picture takes a third of a second, and a small network's epoch no more."""
 ESTIMATE_AFTER_S = 5.0
+SLOW_STEPS_S = 20.0
+"""Steps that take so long are known well enough before the fourth."""
 LONG_RUN_S = 24 * 3600.0
 
 
@@ -58,7 +60,8 @@ class Watch:
 
     def estimate(self, seconds: float) -> None:
         """Say once, after the first steps, how long the whole will take."""
-        if self._estimated or self._pace.seconds < ESTIMATE_AFTER_S or self._pace.steps < 4:
+        pace = self._pace
+        if self._estimated or pace.seconds < ESTIMATE_AFTER_S or (pace.steps < 4 and pace.seconds < SLOW_STEPS_S):
             return
         self._estimated = True
         rate = f"{self._pace.images_per_second:.0f} images/s"
