@@ -132,10 +132,20 @@ def export_model(model: Model, request: Request, *, progress: Progress) -> Expor
             f"{artifact.name} is an {'engine' if artifact.suffix == '.engine' else 'ONNX file'} already",
             hint=f"tinyres verify {artifact} proves it again; --format trt and triton go on from an ONNX file",
         )
+    return _export_onnx(model, request, progress)
+
+
+def _export_onnx(model: Model, request: Request, progress: Progress) -> Exported:
     onnx = (request.folder or model.exports) / request.file_name
-    if request.example is not None and (kept := _proven_already(model, onnx, request)) is not None:
+    kept = _proven_already(model, onnx, request)
+    if kept is not None and request.example is not None:
         progress.log(f"from {onnx}, proven ({kept.certificate.grade})")
         return replace(kept, example=_example(kept, request.example))
+    _tell_if_unfinished(model, progress)
+    dataset = _dataset(model, request, progress)
+    if kept is not None and dataset is None and kept.certificate.grade in ("full", "sampled"):
+        progress.warn(f"kept {onnx}, proven ({kept.certificate.grade}): without the data a new proof would be weaker")
+        return kept
     from tinyres.export.options import DEFAULT_BATCHES
     from tinyres.export.pipeline import export_onnx
 
@@ -144,7 +154,7 @@ def export_model(model: Model, request: Request, *, progress: Progress) -> Expor
         onnx,
         precision=request.made_in,
         int8=request.calibration,
-        dataset=_dataset(model, request, progress),
+        dataset=dataset,
         batches=request.batches or DEFAULT_BATCHES,
         proof_images=request.proof_images,
         cache_dir=request.cache_dir,
@@ -153,8 +163,13 @@ def export_model(model: Model, request: Request, *, progress: Progress) -> Expor
     return exported if request.example is None else replace(exported, example=_example(exported, request.example))
 
 
+def _tell_if_unfinished(model: Model, progress: Progress) -> None:
+    if model.run is not None and (state := model.run.state().state) in ("stopped", "running"):
+        progress.warn(f"the training of {model.name} is {state}: tinyres train --resume {model.name} goes on with it")
+
+
 def _proven_already(model: Model, target: Path, request: Request) -> Exported | None:
-    """The file that an example is asked of, if it is there already and nothing else is asked: no PyTorch then."""
+    """The file of this checkpoint that is there already, if nothing else is asked of it; without PyTorch."""
     from tinyres.export.artifact import Exported
     from tinyres.export.certificate import read_certificate
 

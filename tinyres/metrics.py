@@ -116,7 +116,10 @@ def paired_interval(gained: int, lost: int, trials: int) -> tuple[float, float, 
 
 
 def class_results(confusion: NDArray[np.int64], spec: ModelSpec) -> tuple[ClassResult, ...]:
-    """One row a class from a confusion matrix (C, C) of true and answered classes, the hardest first."""
+    """One row a class from a confusion matrix (C, C) of true and answered classes, the hardest first.
+
+    Hardest is by the upper end of the 95 % interval: one wrong answer to one picture says little of a class.
+    """
     rows = []
     for index, counts in enumerate(confusion):
         others = counts.copy()
@@ -124,4 +127,4 @@ def class_results(confusion: NDArray[np.int64], spec: ModelSpec) -> tuple[ClassR
         mistaken = spec.class_names[int(others.argmax())] if others.any() else ""
         correct = int(counts[index])
         rows.append(ClassResult(spec.class_ids[index], spec.class_names[index], int(counts.sum()), correct, mistaken))
-    return tuple(sorted(rows, key=lambda row: row.correct / max(row.images, 1)))
+    return tuple(sorted(rows, key=lambda row: wilson_interval(row.correct, row.images)[1] if row.images else 1.0))

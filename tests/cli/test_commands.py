@@ -244,3 +244,30 @@ def test_info_takes_a_run_by_its_name(
     (tmp_path / "runs").symlink_to(trained.runs)
     code, said, _ = outcome(cli, "info", "tiny")
     assert (code, said.splitlines()[0]) == (0, "runs/tiny: run")
+
+
+def test_without_its_data_a_file_that_was_proven_better_is_kept(
+    cli: CliRunner, trained: TrainedRun, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained.started.run.path, tmp_path / "runs" / "mine"))
+    options = ["mine", "--runs", tmp_path / "runs"]
+    assert outcome(cli, "export", *options)[0] == 0
+    made = (run / "export" / "fp32.onnx.json").read_text()
+    config = run / "config.json"
+    config.write_text(config.read_text().replace(trained.started.config.data, str(tmp_path / "gone")))
+    code, said, log = outcome(cli, "export", *options)
+    assert (code, "proven (full)" in said) == (0, True)
+    assert "warning: kept" in log
+    assert "without the data a new proof would be weaker" in log
+    assert (run / "export" / "fp32.onnx.json").read_text() == made
+    (run / "export" / "fp32.onnx").unlink()  # then the weaker proof is all there is
+    code, said, log = outcome(cli, "export", *options)
+    assert (code, "proven (numeric)" in said) == (0, True), log
+
+
+def test_an_export_of_a_training_that_stopped_says_so(cli: CliRunner, trained: TrainedRun, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained.started.run.path, tmp_path / "runs" / "mine"))
+    (run / "state.json").write_text((run / "state.json").read_text().replace('"finished"', '"stopped"'))
+    code, _, log = outcome(cli, "export", "mine", "--runs", tmp_path / "runs")
+    assert code == 0
+    assert "warning: the training of mine is stopped: tinyres train --resume mine goes on with it" in log

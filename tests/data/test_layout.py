@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tinyres.data.layout import Layout, read_layout
+from tinyres.data.sources import PictureTree
 from tinyres.data.store import FolderStore
 from tinyres.errors import DataError
 
@@ -105,3 +106,32 @@ def test_other_files_and_hidden_ones_are_no_pictures(tmp_path: Path) -> None:
         tree(tmp_path, "train/a/1.png", "train/a/notes.txt", "train/a/.2.png", "train/b/1.JPG", "val/a/3.webp")
     )
     assert layout.train == (("train/a/1.png", 0), ("train/b/1.JPG", 1))
+
+
+@pytest.mark.parametrize(
+    "names", [("high/cats/a/1.png", "high/old/b/1.png"), ("x/train/a/b/1.png", "x/train/c/d/1.png")]
+)
+def test_a_place_one_folder_too_high_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match="no class folder of here holds pictures itself: those of") as caught:
+        layout_of(tree(tmp_path, *names))
+    assert "is it one too high?" in str(caught.value.hint)
+
+
+def test_folders_within_that_all_classes_have_are_no_classes(tmp_path: Path) -> None:
+    layout = layout_of(
+        tree(tmp_path, *(f"{name}/{day}/{n}.png" for name in "ab" for day in ("mon", "tue") for n in "123"))
+    )
+    assert (layout.class_ids, len(layout.train) + len(layout.val)) == (("a", "b"), 12)
+
+
+def test_a_data_set_beside_other_pictures_is_not_taken_silently(tmp_path: Path) -> None:
+    names = ("old/train/a/1.png", "old/train/b/1.png", "old/val/a/2.png", "new/c/1.png", "cover.png")
+    with pytest.raises(DataError, match=r"here holds classes in 'old', and pictures beside it: 'new/c/1\.png'"):
+        layout_of(tree(tmp_path, *names))
+
+
+def test_pictures_of_a_format_that_is_not_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="class 'b' in here has no picture") as caught:
+        layout_of(tree(tmp_path, "a/1.png", "a/2.png", "b/1.HEIC"))
+    assert caught.value.hint == "its .heic files are not read: convert them"
+    assert PictureTree(FolderStore(tree(tmp_path, "b/1.png")), place="here").left_out == {".heic": 1}

@@ -204,3 +204,18 @@ def test_an_answer_that_is_no_number_is_no_prediction(bad: float) -> None:
     backend = FakeBackend(spec, lambda images: np.full((len(images), 3), [1, bad, 0], dtype=np.float32))
     with Classifier(Runner(backend)) as classify, pytest.raises(BackendUnavailable, match="NaN or infinity"):
         classify(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_an_open_file_is_a_picture_as_its_bytes_are(exported: Exported, picture_folder: Path) -> None:
+    path = next((picture_folder / "val" / "ring").iterdir())
+    with Classifier(exported.path) as classify, path.open("rb") as file:
+        assert classify(file) == classify(io.BytesIO(path.read_bytes())) == classify(path)
+        with pytest.raises(ImageError, match="StringIO is no picture"):
+            classify(io.StringIO("text"))  # type: ignore[call-overload]
+
+
+def test_after_its_end_a_classifier_says_that_it_was_closed(exported: Exported, picture_folder: Path) -> None:
+    with Classifier(exported.path) as classify:
+        pass
+    with pytest.raises(UsageError, match="onnxruntime-cpu was closed and answers no more"):
+        classify(next((picture_folder / "val" / "ring").iterdir()))

@@ -4,6 +4,7 @@
 import re
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from tinyres.cli.models import predict
 from tinyres.cli.root import RUNS, Cache, Runs, app
 from tinyres.cli.training import train
 from tinyres.console import Console, shell_line
+from tinyres.errors import missing_extra
 
 
 @command(
@@ -74,8 +76,9 @@ def doctor(out: Console, runs: Runs = RUNS, cache: Cache = None) -> int:
 
     findings = examine(cache, runs)
     problems = [found for found in findings if found.state == "problem"]
+    next_ = shell_line("demo") if find_spec("torch") else "tinyres verify FILE.onnx"  # nothing trains here
     text = describe(findings, min(shutil.get_terminal_size().columns, 120))
-    out.result(findings, text, "mend what is marked FIX" if problems else shell_line("demo"))
+    out.result(findings, text, "mend what is marked FIX" if problems else next_)
     return 1 if problems else 0
 
 
@@ -89,6 +92,8 @@ def doctor(out: Console, runs: Runs = RUNS, cache: Cache = None) -> int:
 )
 def demo(out: Console, runs: Runs = RUNS, cache: Cache = None) -> int:
     """All of it in minutes: train on drawn shapes, export, prove, bench and predict, into runs/demo."""
+    if find_spec("torch") is None:
+        raise missing_extra("the demo, which trains,", "torch", "all-cpu")
     from tinyres.cli.demo import draw_star, walk
     from tinyres.files import remove
     from tinyres.runs import DEMO_RUN

@@ -14,11 +14,12 @@ import numpy as np
 from tinyres import records
 from tinyres.data import cache, download
 from tinyres.data.cache import Manifest
-from tinyres.data.sources import find_source
+from tinyres.data.sources import PictureTree, find_source
 from tinyres.errors import DataError
 from tinyres.files import cache_root
 from tinyres.progress import Silent
 from tinyres.spec import Preprocess
+from tinyres.units import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +77,10 @@ def open_dataset(
     progress = progress or Silent()
     root = cache_root(cache_dir)
     archive = download.fetch_tiny_imagenet(root, progress) if data == "tiny-imagenet" else None
-    folder = cache.build(find_source(data, archive=archive), Preprocess(image_size=image_size), root, progress)
+    source = find_source(data, archive=archive)
+    for kind, count in source.left_out.items() if isinstance(source, PictureTree) else ():
+        progress.warn(f"{counted(count, f'{kind} file')} left out: this format is not read; convert to JPEG or PNG")
+    folder = cache.build(source, Preprocess(image_size=image_size), root, progress)
     return read_cache(folder, name=data)
 
 

@@ -26,6 +26,8 @@ VAL_FOLDERS = ("val", "valid", "validation")
 VAL_SHARE = 0.1
 """Of each class, where the data brings no split of its own."""
 
+UNREAD = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg")
+"""Pictures that Pillow alone does not read: whoever has some should know that they are left out."""
 DEEPEST = 32
 """Folders within folders; finding the one that holds the classes takes time by its square."""
 
@@ -51,6 +53,11 @@ def read_layout(store: Store, *, place: str) -> Layout:
     if deep := next((name for name in names if name.count("/") > DEEPEST), None):
         raise DataError(f"{place} holds folders in {deep.count('/'):,} folders; valid: {DEEPEST}")
     root = _root_of(names)
+    if beside := next((name for name in names if "/" in name and is_picture(name) and not name.startswith(root)), None):
+        raise DataError(
+            f"{place} holds classes in {shown(root.rstrip('/'))!r}, and pictures beside it: {shown(beside)!r}",
+            hint="--data names the one folder that is meant",
+        )
     inside = [name[len(root) :] for name in names if name.startswith(root)]
     trained = any(name.startswith("train/") for name in inside)
     train_prefix = "train/" if trained else ""
@@ -62,7 +69,11 @@ def read_layout(store: Store, *, place: str) -> Layout:
         )
     empty = [name for name, pictures in by_class.items() if not pictures]
     if empty:
-        raise DataError(f"class {empty[0]!r} in {place} has no picture", hint="add pictures or remove the folder")
+        kinds = {PurePosixPath(name).suffix.lower() for name in inside if name.startswith(f"{train_prefix}{empty[0]}/")}
+        unread = ", ".join(sorted(kinds.intersection(UNREAD)))
+        hint = f"its {unread} files are not read: convert them" if unread else "add pictures or remove the folder"
+        raise DataError(f"class {empty[0]!r} in {place} has no picture", hint=hint)
+    _require_pictures_of_their_own(by_class, train_prefix, place)
     class_ids = tuple(sorted(by_class))
     if odd := [name for name in class_ids if acts(name)]:
         raise DataError(f"the class folder {odd[0]!r} in {place} has no name that can be shown", hint="rename it")
@@ -121,6 +132,26 @@ def _class_folders(inside: Sequence[str], prefix: str) -> dict[str, list[str]]:
             if rest and is_picture(rest):
                 pictures.append(name)
     return dict(found)
+
+
+def _require_pictures_of_their_own(by_class: dict[str, list[str]], prefix: str, place: str) -> None:
+    """Errors: DataError if every class's pictures lie in folders of the class that no other has, as classes do.
+
+    Tiny ImageNet has train/CLASS/images/: folders of one name in all classes are no classes.
+    """
+    within = {
+        class_id: {name[len(prefix) + len(class_id) + 1 :].rpartition("/")[0] for name in pictures}
+        for class_id, pictures in by_class.items()
+    }
+    folders = [folder.partition("/")[0] for class_id in within for folder in within[class_id]]
+    first = {class_id: {folder.partition("/")[0] for folder in its} for class_id, its in within.items()}
+    if all(folders) and len(set(folders)) == sum(map(len, first.values())):
+        largest = max(by_class, key=lambda class_id: len(by_class[class_id]))
+        raise DataError(
+            f"no class folder of {place} holds pictures itself: those of {shown(largest)!r} lie in"
+            f" {shown(min(within[largest]))!r}",
+            hint="--data names the folder whose folders are the classes: is it one too high?",
+        )
 
 
 def _annotated(content: bytes, inside: Sequence[str], root: str, index_of: dict[str, int], place: str) -> list[Item]:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from tinyres.data import shapes
-from tinyres.data.layout import read_layout
+from tinyres.data.layout import UNREAD, read_layout
 from tinyres.data.members import Names
 from tinyres.data.store import FolderStore, ZipStore
 from tinyres.decode import pixels_from_bytes
@@ -58,6 +59,9 @@ class PictureTree:
     def __init__(self, store: Store, *, place: str) -> None:
         self._store = store
         layout = read_layout(store, place=place)
+        suffixes = Counter(PurePosixPath(name).suffix.lower() for name in store.names())
+        self.left_out = {kind: suffixes[kind] for kind in UNREAD if suffixes[kind]}
+        """Files by the ending of a picture format that is not read."""
         self.kind = layout.kind
         self.class_ids = layout.class_ids
         self.class_names = layout.class_names

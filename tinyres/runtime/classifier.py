@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar, overload
 import numpy as np
 from PIL import Image
 
-from tinyres.decode import pixels_from_array, pixels_from_bytes, pixels_from_file, pixels_from_image
+from tinyres.decode import MAX_BYTES, pixels_from_array, pixels_from_bytes, pixels_from_file, pixels_from_image
 from tinyres.errors import BackendUnavailable, ImageError, UsageError
 from tinyres.pictures import find_pictures
 from tinyres.runtime.backends import open_runner
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from concurrent.futures import Future
     from types import TracebackType
-    from typing import TypeAlias
+    from typing import BinaryIO, TypeAlias
 
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    Picture: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
+    Picture: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | NDArray[np.uint8]
     # Not a Sequence: a str is one of str, and would be both.
     Pictures: TypeAlias = list[str] | list[Path] | list[bytes] | list[Image.Image] | list[NDArray[np.uint8]]
 
@@ -74,7 +74,7 @@ class Prediction:
 
 
 class Classifier:
-    """Classifies files, bytes, Pillow images and uint8 RGB arrays; decodes and resizes as training did.
+    """Classifies files by path or open, bytes, Pillow images and uint8 RGB arrays; decodes and resizes as training did.
 
     `Classifier("fp32.onnx")("cat.jpg")` is a Prediction; a list of pictures gives a list, in one batch a `batch`
     pictures. `stream` and `folder` answer any number of pictures, one by one, and go on after a bad one. `spec` has
@@ -161,8 +161,11 @@ class Classifier:
             return pixels_from_image(picture, preprocess)
         if isinstance(picture, np.ndarray):
             return pixels_from_array(picture, preprocess)
+        if callable(read := getattr(picture, "read", None)) and isinstance(content := read(MAX_BYTES + 1), bytes):
+            return pixels_from_bytes(content, preprocess)
+        kind = type(picture).__name__
         raise ImageError(
-            f"an object of type {type(picture).__name__} is no picture; valid: path, bytes, Pillow image, uint8 array"
+            f"an object of type {kind} is no picture; valid: path, bytes, binary file, Pillow image, uint8 array"
         )
 
     def _answered(

@@ -95,6 +95,10 @@ class Runner:
         if self._backend is not None:
             self._backend.close()
             self._backend = None
+            self._infer = self._closed
+
+    def _closed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise UsageError(f"{self.name} was closed and answers no more", hint="open the file again")
 
     def __enter__(self) -> Self:
         return self

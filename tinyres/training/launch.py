@@ -277,7 +277,7 @@ def report_data(started: Started, progress: Progress) -> None:
     if counts[most] >= UNEVEN * counts[least]:
         progress.warn(
             f"uneven classes: {counts[most]:,} pictures of {names[most]}, {counts[least]:,} of {names[least]};"
-            " a model learns to answer with the common ones"
+            " a model learns to answer with the common ones; more pictures of the rare, or fewer of the common, mend it"
         )
     judged = len(dataset.val)
     low, high = wilson_interval(round(judged * 0.8), judged)
