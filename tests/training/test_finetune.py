@@ -97,3 +97,25 @@ def test_a_resumed_fine_tuning_needs_the_model_no_more(trained: TrainedRun, pict
     trainer.restore()
     assert trainer.epoch == 1
     assert TINY.epochs != 1
+
+
+def test_a_start_from_a_model_that_may_have_seen_what_is_held_back_says_so(tmp_path: Path) -> None:
+    class Listening(Silent):
+        said: str = ""
+
+        def warn(self, text: str) -> None:
+            self.said += text
+
+    write_pictures(tmp_path / "data", classes=2, each=20)
+    first = launch.new_run(str(tmp_path / "data"), TINY, runs=tmp_path, name="first", progress=Silent())
+    train(first.run, first.config, first.dataset, progress=Silent())
+
+    def warned() -> bool:
+        listening = Listening()
+        request = launch.Request(data=str(tmp_path / "data"), init="first")
+        launch.begin(request, None, runs=tmp_path, home=tmp_path / "new", progress=listening)
+        return "among those that first was trained on" in listening.said
+
+    assert not warned()  # the same pictures are held back again
+    write_pictures(tmp_path / "data", classes=3, each=20)
+    assert warned()

@@ -14,7 +14,7 @@ from tinyres.data.dataset import Dataset
 from tinyres.data.sources import NAMED
 from tinyres.errors import CheckpointError, DataError, TinyresError, TrainingError, UsageError, require_choice
 from tinyres.files import at_home, remove
-from tinyres.header import CheckpointHeader, read_header
+from tinyres.header import CheckpointHeader, Origin, read_header
 from tinyres.metrics import wilson_interval
 from tinyres.recipes import Recipe, find_recipe, override
 from tinyres.run_data import open_run_data, run_data
@@ -60,6 +60,7 @@ class Start:
     path: Path
     name: str
     spec: ModelSpec
+    origin: Origin
 
     def weights(self, spec: ModelSpec) -> tuple[dict[str, Any], str]:
         """Its tensors for a model of `spec`, without the classifier where the classes differ; and the file's SHA-256.
@@ -168,7 +169,7 @@ def find_start(text: str, runs: Path) -> Start:
     if header is None:
         raise CheckpointError(f"{model.path} is no checkpoint to start from", hint="name a run or its best.safetensors")
     found = records.from_json(CheckpointHeader, header[0], source=f"the header of {model.path}", error=CheckpointError)
-    return Start(model.path, model.name, found.spec)
+    return Start(model.path, model.name, found.spec, found.origin)
 
 
 def choose_recipe(name: str | None, assignments: list[str], start: Start | None) -> Recipe:
@@ -214,6 +215,8 @@ def new_run(
     dataset = open_run_data(
         data, image_size=recipe.image_size, judged_on=judged_on, seed=seed, cache_dir=cache_dir, progress=progress
     )
+    if start is not None:
+        _warn_of_seen_pictures(start, dataset, progress)
     spec = spec_for(dataset, recipe, start)
     weights, digest = start.weights(spec) if start else (None, "")
     run = create_run(runs, name, stem=recipe.name)
@@ -234,6 +237,16 @@ def new_run(
     save_config(run, config, environment.capture())
     run.set_state("stopped", epochs=0, message="not started")
     return Started(run, config, dataset, weights)
+
+
+def _warn_of_seen_pictures(start: Start, dataset: Dataset, progress: Progress) -> None:
+    """Where both hold back a tenth of pictures that grew in between, each drew its own."""
+    kinds = {start.origin.data_kind, dataset.manifest.kind}
+    if kinds == {"folders-split"} and start.origin.data_fingerprint != dataset.manifest.fingerprint:
+        progress.warn(
+            f"pictures to judge on may be among those that {start.name} was trained on: the accuracy may come out too"
+            " high; folders train/ and val/ keep them apart"
+        )
 
 
 def parse_split(text: str) -> JudgedOn:
