@@ -15,6 +15,7 @@ from tinyres.metrics import Accuracy, accuracy_of, paired_interval
 from tinyres.runtime.backends import open_runner
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -75,6 +76,7 @@ def compare(a: Path, b: Path, dataset: Dataset | None, *, progress: Progress) ->
             raise UsageError(f"{', '.join(sizes)}: they are not given the same pictures", hint="compare equal sizes")
         images: NDArray[np.uint8]
         if dataset is None:
+            progress.warn("compared on drawn pictures, since no data of the run was at hand (--data names it)")
             images, labels, source = golden.draw_pictures(first.spec).pixels, None, "generated"
         else:
             images, labels, source = dataset.val.images, np.asarray(dataset.val.labels), dataset.manifest.kind
@@ -114,8 +116,12 @@ def difference(
     )
 
 
-def describe(found: Difference) -> str:
-    """The difference for people."""
+def describe(found: Difference, class_names: Sequence[str] = ()) -> str:
+    """The difference for people; a class whose name is not given is a number."""
+
+    def shown(index: int) -> str:
+        return class_names[index] if index < len(class_names) else f"class {index}"
+
     error = "no signal to compare by" if found.error is None else f"{found.error:.2e} of the signal"
     lines = [
         f"{found.images} images ({found.source})",
@@ -123,7 +129,7 @@ def describe(found: Difference) -> str:
         f"same class for {found.agreement:.2%}; {len(found.flips)} flipped",
     ]
     lines += [
-        f"  image {flip.image}: class {flip.checkpoint} -> {flip.artifact}, margin {flip.margin or 0:.3g}"
+        f"  image {flip.image}: {shown(flip.checkpoint)} -> {shown(flip.artifact)}, margin {flip.margin or 0:.3g}"
         for flip in sorted(found.flips, key=lambda flip: -(flip.margin or 0))[:SHOWN]
     ]
     if found.accuracy_a is None or found.accuracy_b is None or found.change is None:

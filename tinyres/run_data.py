@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyres.data.dataset import Dataset, open_dataset, with_holdout
-from tinyres.data.download import is_downloaded
+from tinyres.data.dataset import Dataset, is_at_hand, open_dataset, with_holdout
 from tinyres.errors import DataError, UsageError
 from tinyres.files import cache_root
 from tinyres.runtime.backends import open_runner
@@ -62,7 +61,7 @@ def data_at_hand(model: Model, data: str | None, *, cache_dir: Path | None, prog
     if model.run is None:
         return None
     config = model.run.config()
-    if config.data_kind == "unknown" or (config.data == "tiny-imagenet" and not is_downloaded(cache_root(cache_dir))):
+    if config.data_kind == "unknown" or (config.data == "tiny-imagenet" and not is_at_hand(cache_root(cache_dir))):
         return None
     try:
         return run_data(config, cache_dir=cache_dir, progress=progress)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tiny import write_pictures
 
-from tinyres.data import download
+from tinyres import weights
+from tinyres.data import download, tiny_imagenet
+from tinyres.data.dataset import is_at_hand, open_dataset
 from tinyres.data.download import Archive, fetch
 from tinyres.errors import DataError
 from tinyres.progress import Silent
+from tinyres.runs import Run
 
 CONTENT = bytes(range(256)) * 4000
 
@@ -118,3 +123,27 @@ def test_an_archive_that_is_there_is_not_asked_for(server: Server, tmp_path: Pat
 def test_the_official_archive_is_the_published_one() -> None:
     assert download.TINY_IMAGENET.size_bytes == 248_100_043
     assert download.TINY_IMAGENET.sha256 == "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821"
+
+
+def test_a_cache_of_the_official_pictures_is_taken_without_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(tmp_path / "train", classes=2, each=3)
+    images, lines = tmp_path / "val" / "images", []
+    images.mkdir(parents=True)
+    for name in ("circle", "ring"):
+        shutil.copy(next((tmp_path / "train" / name).iterdir()), images / f"{name}.png")
+        lines.append(f"{name}.png\t{name}\t0\t0\t1\t1")
+    (tmp_path / "val" / "val_annotations.txt").write_text("\n".join(lines))
+    monkeypatch.setattr(download, "fetch", lambda *_: pytest.fail("downloads"))
+    cache = tmp_path / "cache"
+    assert not is_at_hand(cache)
+    prepared = open_dataset(str(tmp_path), cache_dir=cache)
+    assert prepared.manifest.kind == "tiny-imagenet"
+    monkeypatch.setattr(tiny_imagenet, "FINGERPRINT", prepared.manifest.fingerprint)
+    assert is_at_hand(cache)
+    assert open_dataset("tiny-imagenet", cache_dir=cache).manifest == prepared.manifest
+
+
+def test_the_official_pictures_are_those_that_the_shipped_weights_were_trained_on() -> None:
+    assert Run(weights.HERE / "nano").config().data_fingerprint == tiny_imagenet.FINGERPRINT

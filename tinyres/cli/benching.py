@@ -78,7 +78,7 @@ def bench(
     measured = measure(chosen, asked, command=command_line(), progress=out)
     width = min(shutil.get_terminal_size().columns, 120)
     again = shell_line("bench", model or chosen.name, "--against", measured.reports[0])
-    out.result(measured.results, describe(measured, width), again)
+    out.result(measured.results, describe(measured, width), *([] if measured.failures else [again]))
     for failure in measured.failures:
         out.warn(f"--fail-if {failure}")
     return measured.exit_code

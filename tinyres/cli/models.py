@@ -88,11 +88,11 @@ def diff(
 
     first, second = echo(out, find_model(a, runs)), echo(out, find_model(b, runs))
     from tinyres.export.diff import compare, describe
-    from tinyres.run_data import data_at_hand
+    from tinyres.run_data import data_at_hand, load_spec
 
     dataset = data_at_hand(first, data, cache_dir=cache, progress=out)
     found = compare(first.path, second.path, dataset, progress=out)
-    out.result(found, describe(found), shell_line("bench", b))
+    out.result(found, describe(found, load_spec(first).class_names), shell_line("bench", b))
 
 
 @command(

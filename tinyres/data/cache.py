@@ -83,13 +83,18 @@ def fingerprint_of(source: Source, preprocess: Preprocess) -> str:
     return hashlib.sha256(f"{source.fingerprint()}{decoding}".encode()).hexdigest()
 
 
+def folder_name(kind: str, fingerprint: str) -> str:
+    """Of a finished cache."""
+    return f"{kind}-{fingerprint[:16]}"
+
+
 def build(source: Source, preprocess: Preprocess, root: Path, progress: Progress) -> Path:
     """Return the cache folder of `source` below `root`, building what is missing of it.
 
     Errors: DataError if a class has no readable picture; StorageError.
     """
     fingerprint = fingerprint_of(source, preprocess)
-    folder = root / f"{source.kind}-{fingerprint[:16]}"
+    folder = root / folder_name(source.kind, fingerprint)
     if (folder / "manifest.json").exists():
         return folder
     if getattr(multiprocessing.current_process(), "_inheriting", False):

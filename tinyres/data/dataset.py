@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyres import records
-from tinyres.data import cache, download
+from tinyres.data import cache, download, tiny_imagenet
 from tinyres.data.cache import Manifest
 from tinyres.data.sources import PictureTree, find_source
 from tinyres.errors import DataError
@@ -76,12 +76,23 @@ def open_dataset(
     """
     progress = progress or Silent()
     root = cache_root(cache_dir)
+    if data == "tiny-imagenet" and image_size == 64 and (known := _official_cache(root)).is_dir():
+        return read_cache(known, name=data)
     archive = download.fetch_tiny_imagenet(root, progress) if data == "tiny-imagenet" else None
     source = find_source(data, archive=archive)
     for kind, count in source.left_out.items() if isinstance(source, PictureTree) else ():
         progress.warn(f"{counted(count, f'{kind} file')} left out: this format is not read; convert to JPEG or PNG")
     folder = cache.build(source, Preprocess(image_size=image_size), root, progress)
     return read_cache(folder, name=data)
+
+
+def is_at_hand(root: Path) -> bool:
+    """Whether Tiny ImageNet below `root` needs no download: its archive is there, or a cache of its pictures."""
+    return download.is_downloaded(root) or _official_cache(root).is_dir()
+
+
+def _official_cache(root: Path) -> Path:
+    return root / cache.folder_name("tiny-imagenet", tiny_imagenet.FINGERPRINT)
 
 
 def read_cache(folder: Path, *, name: str) -> Dataset:
