@@ -271,3 +271,16 @@ def test_an_export_of_a_training_that_stopped_says_so(cli: CliRunner, trained: T
     code, _, log = outcome(cli, "export", "mine", "--runs", tmp_path / "runs")
     assert code == 0
     assert "warning: the training of mine is stopped: tinyres train --resume mine goes on with it" in log
+
+
+def test_data_stats_shows_how_evenly_pictures_lie_in_classes(cli: CliRunner, own_pictures: Path) -> None:
+    for number, path in enumerate(sorted((own_pictures / "train" / "ring").iterdir())):
+        if number >= 3:
+            path.unlink()
+    (own_pictures / "train" / "ring" / "bad.png").write_bytes(b"no picture")
+    code, said, _ = outcome(cli, "data", "stats", "--data", own_pictures, "--image-size", 16)
+    assert code == 0
+    lines = said.splitlines()
+    assert lines[0] == f"{own_pictures}: 43 train, 15 val pictures of 3 classes, 16x16; 1 unreadable"
+    assert lines[1] == "train: 3 pictures (ring) to 20 (circle) a class"
+    assert lines[2].startswith("mean")

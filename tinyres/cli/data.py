@@ -38,15 +38,12 @@ app.add_typer(data_app, name="data", rich_help_panel=panel_of("data"))
 def prepare(out: Console, data: Data = "tiny-imagenet", image_size: ImageSize = 64, cache: Cache = None) -> None:
     """Fetch and decode a data set once, on all cores; training uses the result."""
     out.log(f"data {data}")
-    from tinyres.data.dataset import open_dataset
+    from tinyres.data.dataset import describe, open_dataset
 
     dataset = open_dataset(data, image_size=image_size, cache_dir=cache, progress=out)
-    manifest = dataset.manifest
-    counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
     out.result(
-        manifest,
-        f"{data}: {counts} pictures of {len(manifest.class_ids)} classes, {manifest.image_size}x{manifest.image_size};"
-        f" {len(manifest.unreadable)} unreadable",
+        dataset.manifest,
+        describe(dataset),
         shell_line("data", "stats", "--data", data),
         shell_line("train", "--data", data),
     )
@@ -60,12 +57,13 @@ def prepare(out: Console, data: Data = "tiny-imagenet", image_size: ImageSize = 
     ),
 )
 def stats(out: Console, data: Data = "tiny-imagenet", image_size: ImageSize = 64, cache: Cache = None) -> None:
-    """Mean and standard deviation per RGB channel of the training pictures."""
+    """How many pictures there are of how many classes, and the training pictures' mean and std per RGB channel."""
     out.log(f"data {data}")
-    from tinyres.data.dataset import open_dataset
+    from tinyres.data.dataset import describe, open_dataset
 
-    statistics = open_dataset(data, image_size=image_size, cache_dir=cache, progress=out).manifest.statistics
+    dataset = open_dataset(data, image_size=image_size, cache_dir=cache, progress=out)
+    statistics = dataset.manifest.statistics
     lines = [("mean", statistics.mean), ("std", statistics.std), ("std of all pixels", statistics.std_pixels)]
     text = "\n".join(f"{name:18}{red:.4f}  {green:.4f}  {blue:.4f}" for name, (red, green, blue) in lines)
     reading = "std is the mean of each picture's own: training divides by it, as the seed did"
-    out.result(statistics, f"{text}\n{reading}", shell_line("train", "--data", data))
+    out.result(statistics, f"{describe(dataset)}\n{text}\n{reading}", shell_line("train", "--data", data))

@@ -17,6 +17,7 @@ from tinyres.data.cache import Manifest
 from tinyres.data.sources import PictureTree, find_source
 from tinyres.errors import DataError
 from tinyres.files import cache_root
+from tinyres.harmless import shown
 from tinyres.progress import Silent
 from tinyres.spec import Preprocess
 from tinyres.units import counted
@@ -114,6 +115,23 @@ def read_cache(folder: Path, *, name: str) -> Dataset:
             raise DataError(f"the cache {folder} does not fit its manifest", hint=mend)
         splits[split] = Split(images=images, labels=labels)
     return Dataset(name=name, manifest=manifest, train=splits["train"], val=splits["val"])
+
+
+def describe(dataset: Dataset) -> str:
+    """How many pictures there are, and how evenly they lie in the classes."""
+    manifest = dataset.manifest
+    counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
+    side, classes = manifest.image_size, len(manifest.class_ids)
+    lines = [
+        f"{dataset.name}: {counts} pictures of {classes} classes, {side}x{side}; {len(manifest.unreadable)} unreadable"
+    ]
+    for split, part in (("train", dataset.train), ("val", dataset.val)):
+        each = np.bincount(part.labels, minlength=classes)
+        least, most = int(each.argmin()), int(each.argmax())
+        if each[least] < each[most]:
+            few, many = (shown(manifest.class_names[index]) for index in (least, most))
+            lines.append(f"{split}: {each[least]:,} pictures ({few}) to {each[most]:,} ({many}) a class")
+    return "\n".join(lines)
 
 
 def with_holdout(dataset: Dataset, *, seed: int) -> Dataset:
