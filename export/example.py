@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tinyres.errors import UsageError
 from tinyres.export import golden
-from tinyres.export.certificate import read_certificate
+from tinyres.export.certificate import certificate_path, read_certificate
 from tinyres.export.template import fill_template
 from tinyres.files import storage_errors, write_bytes, write_text
 from tinyres.runtime.metadata import read_artifact
@@ -49,6 +49,8 @@ def write_example(artifact: Path, example: Example, *, folder: Path | None = Non
         home.mkdir(parents=True, exist_ok=True)
         write_bytes(home / MODEL, artifact.read_bytes())
         write_text(golden.json_path(home / MODEL), vectors)
+        for beside in (certificate_path, golden.golden_path):  # so that it can be verified where it goes
+            write_bytes(beside(home / MODEL), beside(artifact).read_bytes())
         for file in (resources.files("tinyres.embed") / example).iterdir():
             if file.is_file() and not (home / file.name).exists():
                 write_bytes(home / file.name, file.read_bytes())

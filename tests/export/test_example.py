@@ -21,7 +21,9 @@ from tinyres.errors import ProofError, UsageError
 from tinyres.export.artifact import Exported
 from tinyres.export.certificate import certificate_path
 from tinyres.export.example import EXAMPLES, write_example
+from tinyres.export.verify import verify
 from tinyres.files import sha256_of
+from tinyres.progress import Silent
 
 
 @pytest.fixture
@@ -88,6 +90,7 @@ def test_a_folder_has_the_program_the_model_and_its_golden_vectors(copied: Path,
     program = {Path(path).name for path in listed if not path.endswith(".png")}
     assert {path.name for path in folder.iterdir()} >= program | {"model.onnx", "model.onnx.golden.json"}
     assert (folder / "model.onnx").read_bytes() == copied.read_bytes()
+    assert verify(folder / "model.onnx", progress=Silent()).certificate.grade == "full"
     assert write_example(copied, name) == folder  # type: ignore[arg-type]
 
 
