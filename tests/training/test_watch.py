@@ -29,8 +29,10 @@ class Heard(Silent):
         self.lines.append(f"warning: {text}")
 
 
-def watch(recipe: Recipe, *, images_per_second: float, path: Path) -> tuple[Watch, Heard]:
-    pace, heard = Pace(None), Heard()
+def watch(
+    recipe: Recipe, *, images_per_second: float, path: Path, max_seconds: float | None = None
+) -> tuple[Watch, Heard]:
+    pace, heard = Pace(max_seconds), Heard()
     for _ in range(10):
         pace.add(round(images_per_second), 1.0)
     return Watch(Run(path), recipe, pace, heard), heard
@@ -57,6 +59,16 @@ def test_the_length_is_said_once(tmp_path: Path) -> None:
     seen.estimate(58)
     seen.estimate(40)
     assert heard.lines == ["the whole will take about 58 s at 200 images/s"]
+
+
+def test_what_does_not_fit_into_the_time_given_is_said_with_what_does(tmp_path: Path) -> None:
+    seen, heard = watch(DEMO, images_per_second=200, path=tmp_path, max_seconds=100.0)
+    seen.estimate(400)
+    assert heard.lines[1].startswith("warning: about 25% of it fits into --max-time")
+    assert heard.lines[1].endswith("--set epochs=1 is a training that ends")
+    seen, heard = watch(DEMO, images_per_second=200, path=tmp_path, max_seconds=100.0)
+    seen.estimate(90)
+    assert len(heard.lines) == 1
 
 
 def test_a_run_of_weeks_is_warned_of_with_ways_out(tmp_path: Path) -> None:

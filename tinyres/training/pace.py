@@ -48,6 +48,11 @@ class Pace:
         return (train_images + judged_images / EVALUATION_SPEEDUP) / max(self.images_per_second, 1e-9)
 
     @property
+    def left_s(self) -> float | None:
+        """What is left of the time given; None if none was."""
+        return None if self._max_seconds is None else self._max_seconds - (time.monotonic() - self._started)
+
+    @property
     def reserve_s(self) -> float:
         """The time kept back for a last judgement."""
         return min(JUDGEMENT_S, JUDGEMENT_SHARE * self._max_seconds) if self._max_seconds is not None else JUDGEMENT_S
@@ -63,8 +68,8 @@ class Pace:
         if in_full and self._max_seconds is None:
             return split_images
         left = self.reserve_s
-        if in_full and self._max_seconds is not None:
-            left = max(left, self._max_seconds - (time.monotonic() - self._started))
+        if in_full and self.left_s is not None:
+            left = max(left, self.left_s)
         return min(split_images, max(LEAST_JUDGED, int(left * self.images_per_second * EVALUATION_SPEEDUP)))
 
 

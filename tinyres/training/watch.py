@@ -66,7 +66,14 @@ class Watch:
         self._estimated = True
         rate = f"{self._pace.images_per_second:.0f} images/s"
         self._progress.log(f"the whole will take about {duration(seconds)} at {rate}")
-        if seconds > LONG_RUN_S:
+        if pace.left_s is not None and seconds > pace.left_s:
+            share = max(0.0, pace.left_s) / seconds
+            fitting = max(1, int(share * self._recipe.epochs))
+            self._progress.warn(
+                f"about {share:.0%} of it fits into --max-time: the learning rate will not have come down by then;"
+                f" --set epochs={fitting} is a training that ends"
+            )
+        elif seconds > LONG_RUN_S:
             self._progress.warn(
                 f"{duration(seconds)} is long: stop at any time and go on with --resume {self._run.name},"
                 " give --max-time, take --recipe nano, or use a GPU"
