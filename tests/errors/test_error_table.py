@@ -106,7 +106,6 @@ ELSEWHERE = {
     "tests/reliability/test_fuzz.py::test_labels_of_a_cache_that_cannot_be_are_a_data_error": [
         "tinyres/data/dataset.py::read_cache"
     ],
-    "tests/errors/test_rare_errors.py::test_a_defect_of_ours_is_one_line_that_says_so": ["tinyres/errors.py::as_ours"],
     "tests/errors/test_rare_errors.py::test_a_library_that_fails_on_a_picture_is_one_line": [
         "tinyres/runtime/onnxruntime_cpu.py::OnnxRuntimeCpu.infer",
         "tinyres/runtime/onnxruntime_cuda.py::OnnxRuntimeGpu._part",
@@ -121,7 +120,6 @@ ELSEWHERE = {
     "tests/errors/test_rare_errors.py::test_a_timing_cache_that_cannot_be_read_is_one_line": [
         "export/tensorrt.py::_timing_cache"
     ],
-    "tests/errors/test_rare_errors.py::test_models_of_other_sizes_are_not_compared": ["export/diff.py::compare"],
     "tests/errors/test_rare_errors.py::test_what_safetensors_makes_of_a_full_disk_is_a_storage_error": [
         "tinyres/checkpoint.py::_write"
     ],

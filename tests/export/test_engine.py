@@ -168,7 +168,7 @@ def test_info_tells_what_an_engine_was_built_of_and_for(place: Place, rtx: Modul
     assert found.facts["batches"] == "1 to 9, fastest at 4"
     assert found.facts["options"] == "workspace mb 64, optimization level 0"
     assert found.facts["ONNX file"] == read_certificate(onnx).artifact_sha256
-    assert found.facts["certificate"].endswith("grade unproven")
+    assert found.facts["certificate"].endswith("grade unproven, 15 images")
     built.path.write_bytes(b"another")
     with pytest.raises(ArtifactError, match="is not the engine of its passport"):
         describe(built.path)

@@ -58,7 +58,8 @@ def runs(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     ):
         home = tmp_path_factory.mktemp(name)
         made = Trained(Run(home / runs / NAME), home / "cache")
-        changed = {"PYTHONHASHSEED": hash_seed, "TINYRES_CACHE": str(made.cache), "PYTHONPATH": str(program.parent)}
+        changed = {"PYTHONHASHSEED": hash_seed, "TINYRES_CACHE": str(made.cache)}
+        changed["PYTHONPATH"] = str(REPOSITORY / "tests")  # the helpers that tests share
         process = subprocess.Popen(
             [sys.executable, program, picture_folder, home / runs, str(seed)],
             cwd=home if name == "elsewhere" else REPOSITORY,
