@@ -57,6 +57,5 @@ def _root(
 
 def echo(out: "Console", model: "Model") -> "Model":
     """Say which model was taken: at once, before libraries are loaded that take seconds."""
-    which = {"newest run": "the newest run", "shipped": "shipped weights"}.get(model.how, "model")
-    out.log(f"{which}: {model.name}" + (f" ({model.path.name})" if model.how in ("run", "file") else ""))
+    out.log(model.told)
     return model
