@@ -130,7 +130,10 @@ def test_limits_are_recorded_with_the_result(exported: Exported) -> None:
     assert certificate.limits.numeric_floors == 20
 
 
-def test_a_folder_in_place_of_an_artifact_names_those_that_it_holds(exported: Exported) -> None:
+def test_a_folder_in_place_of_an_artifact_names_those_that_it_holds(exported: Exported, tmp_path: Path) -> None:
+    file = tmp_path / "made" / "fp32.onnx"
+    file.parent.mkdir()
+    file.write_bytes(exported.path.read_bytes())
     with pytest.raises(ArtifactError, match="there is no artifact") as caught:
-        verify(exported.path.parent, progress=Silent())
-    assert caught.value.hint == f"it holds {exported.path}"
+        verify(file.parent, progress=Silent())
+    assert caught.value.hint == f"it holds {file}"
