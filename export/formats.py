@@ -137,13 +137,13 @@ def export_model(model: Model, request: Request, *, progress: Progress) -> Expor
 
 def _export_onnx(model: Model, request: Request, progress: Progress) -> Exported:
     onnx = (request.folder or model.exports) / request.file_name
-    kept = _proven_already(model, onnx, request)
-    if kept is not None and request.example is not None:
+    if request.example is not None and (kept := _proven_already(model, onnx, request)) is not None:
         progress.log(f"from {onnx}, proven ({kept.certificate.grade})")
         return replace(kept, example=_example(kept, request.example))
     _tell_if_unfinished(model, progress)
     dataset = _dataset(model, request, progress)
-    if kept is not None and dataset is None and kept.certificate.grade in ("full", "sampled"):
+    kept = _proven_already(model, onnx, request) if dataset is None else None
+    if kept is not None and kept.certificate.grade in ("full", "sampled"):
         progress.warn(f"kept {onnx}, proven ({kept.certificate.grade}): without the data a new proof would be weaker")
         return kept
     from tinyres.export.options import DEFAULT_BATCHES

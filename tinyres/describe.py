@@ -109,11 +109,12 @@ def _checkpoint(path: Path) -> Description:
 
 def _artifact(path: Path) -> Description:
     _, metadata = read_artifact(path)
-    facts = {"file": size(path.stat().st_size), "SHA-256": sha256_of(path), "precision": metadata.precision}
+    sha256 = sha256_of(path)
+    facts = {"file": size(path.stat().st_size), "SHA-256": sha256, "precision": metadata.precision}
     facts |= spec_facts(metadata.spec)
     if metadata.target:
         facts["precision"] += f", laid out for {metadata.target}"
-    facts["certificate"] = _certificate_of(path)
+    facts["certificate"] = _certificate_of(path, sha256)
     return Description("ONNX artifact", facts)
 
 
@@ -129,17 +130,17 @@ def _engine(path: Path) -> Description:
     facts |= {"batches": f"{least} to {most}, fastest at {usual}", "options": ", ".join(options) or "none"}
     facts |= {"precision": passport.metadata.precision, "shown by": passport.precision_proof}
     facts |= {"ONNX file": passport.onnx_sha256, **spec_facts(passport.metadata.spec)}
-    return Description("TensorRT engine", facts | {"certificate": _certificate_of(path)})
+    return Description("TensorRT engine", facts | {"certificate": _certificate_of(path, sha256_of(path))})
 
 
-def _certificate_of(artifact: Path) -> str:
+def _certificate_of(artifact: Path, its_sha256: str) -> str:
     path = artifact.with_name(artifact.name + ".json")
     try:
         fields = records.load_any(path)
         grade, sha256, judged = fields["grade"], fields["artifact_sha256"], fields["images"]["count"]
     except (InputError, KeyError, TypeError):
         return "none: not proven"
-    if sha256 != sha256_of(artifact):
+    if sha256 != its_sha256:
         return f"{path.name}, of another file: not proven"
     return f"{path.name}, grade {grade}, {judged} images"
 

@@ -284,3 +284,18 @@ def test_data_stats_shows_how_evenly_pictures_lie_in_classes(cli: CliRunner, own
     assert lines[0] == f"{own_pictures}: 43 train, 15 val pictures of 3 classes, 16x16; 1 unreadable"
     assert lines[1] == "train: 3 pictures (ring) to 20 (circle) a class"
     assert lines[2].startswith("mean")
+
+
+def test_the_demo_asks_for_pytorch_before_it_begins(
+    cli: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinyres.cli.machine.find_spec", lambda _: None)
+    code, _, log = outcome(cli, "demo", "--runs", tmp_path / "runs")
+    assert (code, "pip install 'tinyres[all-cpu]'" in log, (tmp_path / "runs").exists()) == (4, True, False)
+
+
+def test_files_of_a_format_that_is_not_read_are_counted_at_every_use(cli: CliRunner, own_pictures: Path) -> None:
+    (own_pictures / "train" / "ring" / "phone.HEIC").write_bytes(b"no picture here")
+    for _ in range(2):
+        code, _, log = outcome(cli, "data", "stats", "--data", own_pictures, "--image-size", 16)
+        assert (code, "warning: 1 .heic file left out" in log) == (0, True)

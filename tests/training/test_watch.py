@@ -61,6 +61,15 @@ def test_the_length_is_said_once(tmp_path: Path) -> None:
     assert heard.lines == ["the whole will take about 58 s at 200 images/s"]
 
 
+def test_a_slow_network_is_told_of_before_its_fourth_step(tmp_path: Path) -> None:
+    for seconds, said in ((12.0, 0), (25.0, 1)):
+        pace, heard = Pace(None), Heard()
+        for _ in range(2):  # the first does not count
+            pace.add(64, seconds)
+        Watch(Run(tmp_path), DEMO, pace, heard).estimate(900)
+        assert len(heard.lines) == said
+
+
 def test_what_does_not_fit_into_the_time_given_is_said_with_what_does(tmp_path: Path) -> None:
     seen, heard = watch(DEMO, images_per_second=200, path=tmp_path, max_seconds=100.0)
     seen.estimate(400)
