@@ -292,6 +292,7 @@ def test_the_demo_asks_for_pytorch_before_it_begins(
     monkeypatch.setattr("tinyres.cli.machine.find_spec", lambda _: None)
     code, _, log = outcome(cli, "demo", "--runs", tmp_path / "runs")
     assert (code, "pip install 'tinyres[all-cpu]'" in log, (tmp_path / "runs").exists()) == (4, True, False)
+    assert "the demo, which trains, needs the package torch" in log
 
 
 def test_files_of_a_format_that_is_not_read_are_counted_at_every_use(cli: CliRunner, own_pictures: Path) -> None:
