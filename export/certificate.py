@@ -220,10 +220,9 @@ def read_certificate(artifact: Path, *, unproven: bool = False) -> Certificate:
     """
     if not artifact.is_file():
         within = sorted(path for path in artifact.rglob("*") if path.suffix in (".onnx", ".engine"))
-        if within:
-            raise ArtifactError(f"there is no artifact {artifact}", hint=f"it holds {', '.join(map(str, within))}")
+        holds = f"it holds {', '.join(map(str, within))}" if within else None
         made = "tinyres export makes artifacts"
-        raise ArtifactError(f"there is no artifact {artifact}", hint=suggest_file(artifact, otherwise=made))
+        raise ArtifactError(f"there is no artifact {artifact}", hint=holds or suggest_file(artifact, otherwise=made))
     path = certificate_path(artifact)
     if not path.is_file():
         raise ArtifactError(f"{artifact.name} has no certificate", hint=f"expected {path}; tinyres export makes both")
