@@ -35,7 +35,7 @@ test-install: $(READY)
 	@$(BIN)/python tests/release/install.py
 
 test-triton: $(READY)
-	@$(BIN)/python tests/triton_server.py
+	@$(BIN)/python tests/release/triton_server.py
 
 # What it needs of npm, PyPI and Debian is installed under build/embed, once; what cannot be had is named as skipped.
 embed-test: $(READY)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,13 @@ from conftest import REPOSITORY
 from test_constraints import PYTHONS
 
 FILES = {path.stem: path for path in sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))}
-TARGETS = {*re.findall(r"^([\w-]+)(?: [\w-]+)*:", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)}
+MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+TARGETS = {*re.findall(r"^([\w-]+)(?: [\w-]+)*:", MAKEFILE, re.MULTILINE)}
+PROGRAMS = [
+    (target, program)
+    for target, lines in re.findall(r"^([\w-]+): \$\(READY\)\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
+    for program in re.findall(r"python (\S+\.py)", lines)
+]
 CI = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
 
 
@@ -67,6 +75,22 @@ def test_a_change_is_judged_by_the_same_script_as_anywhere() -> None:
     assert {*called} <= TARGETS
     contributing = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert f"CI runs `make {' '.join(called)}`" in contributing
+
+
+@pytest.mark.parametrize(("target", "program"), PROGRAMS)
+def test_a_target_s_program_finds_what_it_imports(target: str, program: str) -> None:
+    """Started as a script it has its own folder to import from, and what the Makefile adds for its target."""
+    added = re.search(rf"^(?:[\w-]+ )*{target}(?: [\w-]+)*: export PYTHONPATH := (\S+)$", MAKEFILE, re.MULTILINE)
+    start = "import runpy, sys; sys.path[0] = sys.argv[1]; runpy.run_path(sys.argv[2], run_name='imported')"
+    ended = subprocess.run(
+        [sys.executable, "-c", start, str(Path(program).parent), program],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": added[1] if added else ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_every_python_that_is_claimed_is_there() -> None:

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from install import environment, run, say
+from environments import environment, run
+from install import say
 from typing_extensions import Self
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 PICTURES = [str(REPOSITORY / "docs" / "pictures" / name) for name in ("coffee.jpg", "cat.jpg", "rocket.jpg")]
 SERVER = "nvidia-pytriton==0.7.0"
 CLIENTS, REQUESTS = 8, 40
@@ -66,7 +67,7 @@ class Server:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         stub = shutil.copy(home / "python_backend_stubs" / version / "triton_python_backend_stub", backends / "python")
         Path(stub).chmod(0o755)
-        shutil.copytree(REPOSITORY / "tests" / "triton_backend", backends / "onnxruntime")
+        shutil.copytree(REPOSITORY / "tests" / "release" / "triton_backend", backends / "onnxruntime")
         self.http, self.grpc, metrics = free_ports(3)
         self.log = folder / "server.log"
         ports = ("--http-port", self.http, "--grpc-port", self.grpc, "--metrics-port", metrics)
