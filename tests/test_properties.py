@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from contextlib import redirect_stdout, suppress
 from dataclasses import fields
@@ -203,6 +204,7 @@ def test_any_tree_of_names_is_a_layout_that_uses_each_picture_once_or_a_data_err
         assert {label for _, label in layout.train} == set(range(len(layout.class_ids)))
 
 
+named = st.sets(st.text("abcdef0123456789", min_size=1, max_size=6), min_size=2, max_size=30)
 plain = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.integers(1, 30), min_size=2, max_size=5)
 
 
@@ -220,7 +222,32 @@ def test_of_plain_class_folders_each_picture_is_in_one_split(classes: dict[str, 
     assert sorted(name for name, _ in (*layout.train, *layout.val)) == sorted(found)
     for label, class_id in enumerate(layout.class_ids):
         held = sum(one == label for _, one in layout.val)
-        assert held == (max(1, round(classes[class_id] * 0.1)) if classes[class_id] > 1 else 0)
+        assert (held >= 1) == (classes[class_id] > 1)
+        assert held < classes[class_id]
+
+
+@given(st.lists(named, min_size=2, max_size=4), named, st.booleans())
+@steady
+def test_a_picture_trained_on_is_never_judged_on_when_others_are_added(
+    classes: list[set[str]], more: set[str], wrapped: bool
+) -> None:
+    found = {f"class{label}/{name}.png" for label, names in enumerate(classes) for name in names}
+    grown = {f"class{label}/{name}.png" for label, names in enumerate(classes) for name in names | more}
+    before = read_layout(Listed(found, b""), place="here")
+    wrap = "moved/" * wrapped
+    after = read_layout(Listed({wrap + name for name in grown | {"new/1.png", "new/2.png"}}, b""), place="")
+    trained = {name for name, _ in before.train}
+    left = {f"class{label}" for label in range(len(classes)) if sum(one == label for _, one in before.train) == 1}
+    judged = {name.removeprefix("moved/") for name, _ in after.val}
+    # The one picture that was left to train on of a class may be held out when there is another to train on.
+    assert {name for name in trained & judged if name.partition("/")[0] not in left} == set()
+
+
+def test_about_a_tenth_of_many_pictures_is_held_out() -> None:
+    found = {f"{label}/{number}.png" for label in "ab" for number in range(5000)}
+    layout = read_layout(Listed(found, b""), place="here")
+    for label in range(2):  # four standard deviations
+        assert abs(sum(one == label for _, one in layout.val) - 500) < 4 * math.sqrt(5000 * 0.1 * 0.9)
 
 
 ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

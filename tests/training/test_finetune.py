@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,12 +111,16 @@ def test_a_start_from_a_model_that_may_have_seen_what_is_held_back_says_so(tmp_p
     first = launch.new_run(str(tmp_path / "data"), TINY, runs=tmp_path, name="first", progress=Silent())
     train(first.run, first.config, first.dataset, progress=Silent())
 
-    def warned() -> bool:
+    def warned(folder: str, start: str) -> bool:
         listening = Listening()
-        request = launch.Request(data=str(tmp_path / "data"), init="first")
+        request = launch.Request(data=str(tmp_path / folder), init=start)
         launch.begin(request, None, runs=tmp_path, home=tmp_path / "new", progress=listening)
-        return "among those that first was trained on" in listening.said
+        return "may be among those that" in listening.said
 
-    assert not warned()  # the same pictures are held back again
+    assert not warned("data", "first")  # the same pictures are held back again
     write_pictures(tmp_path / "data", classes=3, each=20)
-    assert warned()
+    assert not warned("data", "first")  # and of those that stayed the same
+    alone = str(shutil.copy(first.run.best, tmp_path / "alone.safetensors"))
+    assert warned("data", alone)  # but of a file it is not known
+    write_pictures(tmp_path / "other", classes=3, each=20)
+    assert warned("other", "first")

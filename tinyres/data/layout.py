@@ -1,17 +1,16 @@
 """Which picture belongs to which class and split, read from the names alone.
 
 It knows the official Tiny ImageNet layout (val through `val_annotations.txt`), `train/` and `val/` with a folder per
-class, and a plain folder per class, which it splits by a fixed seed. It opens no picture.
+class, and a plain folder per class, which it splits by the pictures' names. It opens no picture.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from tinyres.errors import DataError
 from tinyres.harmless import acts, shown
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 VAL_FOLDERS = ("val", "valid", "validation")
 VAL_SHARE = 0.1
-"""Of each class, where the data brings no split of its own."""
+"""Of the pictures, where the data brings no split of its own."""
 
 UNREAD = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg")
 """Pictures that Pillow alone does not read: whoever has some should know that they are left out."""
@@ -89,7 +88,7 @@ def read_layout(store: Store, *, place: str) -> Layout:
         val = _val_folders(inside, root, index_of, place) if trained else []
         if not val:
             kind = "folders-split"
-            items, val = _split(items)
+            items, val = _split(items, start=len(root + train_prefix))
     if not val:
         raise DataError(f"{place} has no picture to validate on", hint="add a val folder, or more pictures to a class")
     words = _words(store.read(root + "words.txt")) if "words.txt" in inside else {}
@@ -187,20 +186,21 @@ def _val_folders(inside: Sequence[str], root: str, index_of: dict[str, int], pla
     return []
 
 
-def _split(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """Hold out a tenth of each class, at least one picture where there are two."""
-    by_label: dict[int, list[Item]] = defaultdict(list)
+def _split(items: Sequence[Item], *, start: int) -> tuple[list[Item], list[Item]]:
+    """Hold out about a tenth, by the SHA-256 of each name from `start` on, which is CLASS/PICTURE.
+
+    So a picture stays on its side whatever is added to it: what one run was trained on, no later one is judged on. Of
+    each class one picture is left to train on, and one is held out where it has two.
+    """
+    by_label: dict[int, list[tuple[float, Item]]] = defaultdict(list)
     for item in items:
-        by_label[item[1]].append(item)
-    train: list[Item] = []
-    val: list[Item] = []
-    for label, group in sorted(by_label.items()):
-        order = np.random.default_rng((0, label)).permutation(len(group))
-        held = max(1, round(len(group) * VAL_SHARE)) if len(group) > 1 else 0
-        chosen = set(order[:held].tolist())
-        train += [item for index, item in enumerate(group) if index not in chosen]
-        val += [item for index, item in enumerate(group) if index in chosen]
-    return train, val
+        digest = hashlib.sha256(item[0][start:].encode(errors="surrogatepass")).digest()
+        by_label[item[1]].append((int.from_bytes(digest[:8], "big") / 2**64, item))
+    held: set[Item] = set()
+    for group in by_label.values():
+        below = sum(chance < VAL_SHARE for chance, _ in group)
+        held.update(item for _, item in sorted(group)[: min(max(1, below), len(group) - 1)])
+    return [item for item in items if item not in held], [item for item in items if item in held]
 
 
 def _words(content: bytes) -> dict[str, str]:

@@ -61,6 +61,8 @@ class Start:
     name: str
     spec: ModelSpec
     origin: Origin
+    data: str | None = None
+    """The place of its run's pictures, where that is known."""
 
     def weights(self, spec: ModelSpec) -> tuple[dict[str, Any], str]:
         """Its tensors for a model of `spec`, without the classifier where the classes differ; and the file's SHA-256.
@@ -169,7 +171,8 @@ def find_start(text: str, runs: Path) -> Start:
     if header is None:
         raise CheckpointError(f"{model.path} is no checkpoint to start from", hint="name a run or its best.safetensors")
     found = records.from_json(CheckpointHeader, header[0], source=f"the header of {model.path}", error=CheckpointError)
-    return Start(model.path, model.name, found.spec, found.origin)
+    data = model.run.config().data if model.run else None
+    return Start(model.path, model.name, found.spec, found.origin, data)
 
 
 def choose_recipe(name: str | None, assignments: list[str], start: Start | None) -> Recipe:
@@ -215,8 +218,9 @@ def new_run(
     dataset = open_run_data(
         data, image_size=recipe.image_size, judged_on=judged_on, seed=seed, cache_dir=cache_dir, progress=progress
     )
+    place = data if data in NAMED else str(at_home(data).absolute())
     if start is not None:
-        _warn_of_seen_pictures(start, dataset, progress)
+        _warn_of_seen_pictures(start, dataset, place, progress)
     spec = spec_for(dataset, recipe, start)
     weights, digest = start.weights(spec) if start else (None, "")
     run = create_run(runs, name, stem=recipe.name)
@@ -224,7 +228,7 @@ def new_run(
         schema=SCHEMA,
         name=run.name,
         created=now(),
-        data=data if data in NAMED else str(at_home(data).absolute()),
+        data=place,
         data_kind=dataset.manifest.kind,
         data_fingerprint=dataset.manifest.fingerprint,
         judged_on=judged_on,
@@ -239,13 +243,14 @@ def new_run(
     return Started(run, config, dataset, weights)
 
 
-def _warn_of_seen_pictures(start: Start, dataset: Dataset, progress: Progress) -> None:
-    """Where both hold back a tenth of pictures that grew in between, each drew its own."""
-    kinds = {start.origin.data_kind, dataset.manifest.kind}
-    if kinds == {"folders-split"} and start.origin.data_fingerprint != dataset.manifest.fingerprint:
+def _warn_of_seen_pictures(start: Start, dataset: Dataset, place: str, progress: Progress) -> None:
+    """Pictures are held back by their names: elsewhere the same ones may have others."""
+    origin, manifest = start.origin, dataset.manifest
+    split_here = {origin.data_kind, manifest.kind} == {"folders-split"}
+    if split_here and origin.data_fingerprint != manifest.fingerprint and start.data != place:
         progress.warn(
-            f"pictures to judge on may be among those that {start.name} was trained on: the accuracy may come out too"
-            " high; folders train/ and val/ keep them apart"
+            f"pictures to judge on may be among those that {start.name} was trained on, if they had other names there:"
+            " the accuracy may come out too high; folders train/ and val/ keep them apart"
         )
 
 
