@@ -50,6 +50,11 @@ def _percentile(share: float) -> Metric:
     return Metric(SECONDS, of)
 
 
+def _disturbed(row: Row, batch: int) -> float | None:
+    found = row.at(batch)
+    return found.disturbed / len(found.kept) if found is not None else None
+
+
 def _throughput(row: Row, batch: int) -> float | None:
     found = row.at(batch)
     return throughput(found) if found is not None else None
@@ -66,6 +71,7 @@ METRICS = {
     "cold": Metric(SECONDS, lambda row, _: median([cold.total_s for cold in row.cold]) if row.cold else None),
     "memory": Metric(BYTES, lambda row, _: row.peak_memory_bytes),
     "size": Metric(BYTES, lambda row, _: row.artifact_bytes),
+    "disturbed": Metric(SHARE, _disturbed),
 }
 PATTERN = re.compile(
     r"(?:(?P<rows>[^:<>]+):)?\s*(?P<metric>[a-z0-9]+)(?:@(?P<batch>[0-9]{1,9}))?"

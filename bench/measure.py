@@ -59,6 +59,8 @@ class Measured:
     """To the earlier bench."""
     failures: list[str]
     """Conditions that hold, and for which row."""
+    passed: list[str]
+    """Conditions that hold for no row."""
     exit_code: int
 
 
@@ -109,7 +111,8 @@ def measure(model: Model, request: Request, *, command: str, progress: Progress)
     changes = against.changes(earlier, found) if earlier is not None else []
     before = [row.name for row in earlier.measured] if earlier is not None else []
     failures = gate.failures(found, conditions, changes if earlier is not None else None, before)
-    return Measured(found, reports, changes, failures, _exit_code(found, failures, request.backends or ()))
+    passed = [text for text in request.fail_if if not any(said.startswith(f"{text}: ") for said in failures)]
+    return Measured(found, reports, changes, failures, passed, _exit_code(found, failures, request.backends or ()))
 
 
 def _exit_code(found: Results, failures: Sequence[str], named: Sequence[str]) -> int:
@@ -127,6 +130,8 @@ def describe(measured: Measured, width: int) -> str:
     if measured.changes:
         parts.append(aligned(against.table(measured.changes), width))
     parts.append("\n".join(f"wrote {path}" for path in measured.reports))
+    if measured.passed:
+        parts.append("\n".join(f"passed: --fail-if {text!r}" for text in measured.passed))
     return "\n\n".join(parts)
 
 

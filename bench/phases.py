@@ -173,9 +173,11 @@ class Bench:
         beside_s = self._side_seconds()
         effort = schedule.fitted(latencies, self._effort, self._deadline - time.monotonic() - beside_s, again_s)
         planned = schedule.planned_seconds(latencies, effort, again_s)
+        in_all_s, budget_s = self.elapsed_s + planned + beside_s, self._effort.budget_s
+        longer = f", over the {duration(budget_s)}: the least that ranks them" if in_all_s > budget_s else ""
         self._progress.log(
             f"timing {counted(effort.rounds, 'round')} in fresh processes: about {duration(planned + beside_s)},"
-            f" {duration(self.elapsed_s + planned + beside_s)} in all"
+            f" {duration(in_all_s)} in all{longer}"
         )
         if effort.limit_s < self._effort.limit_s:
             self._progress.log(f"the slow ones get fewer runs than {effort.runs}, for lack of time (see --thorough)")

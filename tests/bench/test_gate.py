@@ -35,6 +35,7 @@ PASSING = results(PYTORCH, FP32, INT8)
         ("memory>150MiB", ["onnxruntime-cpu fp32", "openvino int8-cpu"]),
         ("size>20MiB", []),
         ("cold>0.3s", ["onnxruntime-cpu fp32", "openvino int8-cpu"]),
+        ("disturbed>0", []),
         ("slower-than-baseline", []),
         (" p95 > 1000 ms ", []),
     ],
@@ -42,6 +43,16 @@ PASSING = results(PYTORCH, FP32, INT8)
 def test_a_condition_names_the_rows_that_it_holds_for(text: str, failing: list[str]) -> None:
     found = failures(PASSING, [parse_condition(text)], None)
     assert [line.removeprefix(f"{text}: ").partition(":")[0] for line in found] == failing
+
+
+def test_disturbed_blocks_that_count_are_a_share_of_them() -> None:
+    first, *others = FP32.measurements
+    loud = [replace(block, disturbed="another program ran") if block.round < 2 else block for block in first.blocks]
+    found = replace(FP32, measurements=[replace(first, blocks=loud), *others])
+    (said,) = failures(results(found), [parse_condition("disturbed>20%")], None)
+    assert said == "disturbed>20%: onnxruntime-cpu fp32: disturbed is 25%"
+    assert failures(results(found), [parse_condition("disturbed>25%")], None) == []
+    assert failures(results(found), [parse_condition("disturbed@32>0")], None) == []
 
 
 def test_what_is_slower_than_the_baseline_is_found_and_the_insignificant_is_not() -> None:

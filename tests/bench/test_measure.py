@@ -52,9 +52,12 @@ def test_a_condition_that_holds_ends_with_code_1_and_says_for_whom(bench: Bench)
     assert code == 1
     assert "warning: --fail-if p50>1us: onnxruntime-cpu fp32: p50 is " in log
     assert "accuracy<0.01:" not in log
+    assert "passed: --fail-if 'accuracy<0.01'" in said
+    assert "p50>1us" not in said
     assert "onnxruntime-cpu fp32" in said  # the tables are shown all the same
-    code, _, log = bench("--fail-if", "p50>10s", "--fail-if", "accuracy<0.01")
+    code, said, log = bench("--fail-if", "p50>10s", "--fail-if", "accuracy<0.01")
     assert code == 0, log
+    assert "passed: --fail-if 'p50>10s'\npassed: --fail-if 'accuracy<0.01'" in said
 
 
 def test_the_same_bench_again_is_held_against_the_earlier_one(bench: Bench, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tinyres.bench.reports.page import page
 from tinyres.bench.reports.sheet import COLUMNS, sheet
 from tinyres.bench.reports.terminal import terminal
 from tinyres.bench.results import Block, Measurement
+from tinyres.runtime.runner import Precision
 
 LONG = row("onnxruntime-tensorrt int8-tensorrt", p50_ms=1000, proof="sampled", seed=8)
 
@@ -77,6 +78,14 @@ def test_blocks_that_were_thrown_out_count_nowhere_but_are_said() -> None:
     assert "Not steady when its warm-up ended: onnxruntime-cpu fp32." in notes
     quiet = tables.notes(results(PYTORCH, FP32))
     assert any(re.fullmatch(r"None of \d+ blocks was disturbed\.", note) for note in quiet)
+
+
+def test_arithmetic_that_is_not_that_of_the_file_is_named_at_the_terminal() -> None:
+    wider = replace(row("openvino fp16", p50_ms=2, number="fp16"), precision=Precision("fp16", "bf16"))
+    said = terminal(results(PYTORCH, FP32, wider))
+    expected = "Computed in another precision than stored: openvino fp16 (fp16 stored, bf16 computed)."
+    assert expected in " ".join(said.split())
+    assert "another precision" not in terminal(results(PYTORCH, FP32))
 
 
 def test_the_smallest_batch_close_to_the_best_is_named() -> None:

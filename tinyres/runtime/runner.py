@@ -31,8 +31,13 @@ class Precision:
     storage: Number
     compute: Number
 
+    @property
+    def differs(self) -> bool:
+        """Whether it computes in another precision than it stores."""
+        return self.storage != self.compute
+
     def __str__(self) -> str:
-        if self.storage == self.compute:
+        if not self.differs:
             return self.storage
         return f"{self.storage} stored, {self.compute} computed"
 
