@@ -75,7 +75,9 @@ def train(
     A Ctrl-C before anything was saved is a KeyboardInterrupt, and leaves no run.
     """
     _require_least("seed", seed, 0)
-    seconds = parse_duration(str(max_time)) if max_time is not None else None
+    if isinstance(max_time, (int, float)):
+        max_time = f"{max_time}s"
+    seconds = parse_duration(max_time) if max_time is not None else None
     out = _listener(progress)
     old = find_run(_name(resume), at_home(str(runs))) if resume is not None and process_rank() == 0 else None
     out.log(f"run {old.name} goes on" if old else f"data {data}")

@@ -9,7 +9,6 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import fill
 from typing import Literal
 
 from tinyres import records
@@ -25,15 +24,21 @@ class Recipe:
 
     # The network. With --init it comes from the model that training starts from.
     blocks: tuple[int, ...] = (3, 4, 6, 3)
+    """Residual blocks of each stage."""
     widths: tuple[int, ...] = (64, 128, 256, 512)
+    """Channels of each stage."""
     dropout: float = 0.0
+    """Before the classifier."""
     init: Literal["torch", "kaiming"] = "kaiming"
+    """How weights begin: as torch's layers do, or by He et al. 2015 (kaiming)."""
     zero_init_residual: bool = False
     """Each block starts as its skip alone: the scale of its last batch norm is 0."""
     image_size: int = 64
+    """Side of the pictures that the model takes, in pixels."""
 
     # How long, and how fast.
     epochs: int
+    """Passes over the training pictures."""
     batch_size: int
     """Over all processes together."""
     lr: float
@@ -47,13 +52,17 @@ class Recipe:
 
     # The optimizer (SGD) and what is kept of its path.
     momentum: float = 0.9
+    """Of SGD."""
     nesterov: bool = False
+    """Nesterov's form of it."""
     weight_decay: float = 5e-4
+    """Share of each weight, times lr, that a step takes off it."""
     decay_norm_and_bias: bool = True
-    """False: weight decay leaves batch norms and biases alone."""
+    """Whether weight decay takes from the scales of batch norms and from biases too."""
     ema_epochs: float = 0.0
     """Time constant of a moving average (EMA) of the weights, which is then what is judged and kept; 0: none."""
     label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes."""
 
     # The pictures.
     start_scale: float = 1.0
@@ -245,35 +254,8 @@ DEMO = Recipe(
 RECIPES = {recipe.name: recipe for recipe in (SEED, CLASSIC, FAST, BEST, NANO, FINETUNE, DEMO)}
 
 
-def describe_recipes() -> str:
-    """What each recipe is for, and a table of every field in which they differ."""
-    recipes = list(RECIPES.values())
-    lines = [fill(f"{recipe.name:9} {recipe.about}", 80, subsequent_indent=" " * 10) for recipe in recipes]
-    names = [field.name for field in dataclasses.fields(Recipe) if field.name not in ("name", "about")]
-    differing = [name for name in names if len({getattr(recipe, name) for recipe in recipes}) > 1]
-    table = [["--set", *(recipe.name for recipe in recipes)]]
-    table += [[name, *(_short(getattr(recipe, name)) for recipe in recipes)] for name in differing]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    rows = [" ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table]
-    same = [f"{name}={_short(getattr(recipes[0], name))}" for name in names if name not in differing]
-    return "\n".join([*lines, "", *rows, "", "alike in all:", *(f"  {text}" for text in same)])
-
-
 PARTS_OF_A_RUN = {"warmup_epochs", "ema_epochs", "plain_epochs"}
 """Fields that a run of fewer epochs has no room for."""
-_SHORT = {"cosine-by-epoch": "cos/ep", "alternating": "altern."}
-
-
-def _short(value: object) -> str:
-    if isinstance(value, tuple):
-        return (
-            "-".join(f"{part:g}" for part in value)
-            if len(value) < 4 or len(set(value)) < 4
-            else f"{value[0]}-{value[-1]}"
-        )
-    if isinstance(value, bool):
-        return "yes" if value else "-"
-    return f"{value:g}" if isinstance(value, float) else _SHORT.get(str(value), str(value))
 
 
 @dataclass(frozen=True, slots=True)

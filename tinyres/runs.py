@@ -354,6 +354,11 @@ def find_artifact(model: Model) -> Path:
     return next((path for path in artifacts if _checkpoint_of(path) == digest), model.path)
 
 
+def has_certificate(artifact: Path) -> bool:
+    """Whether there is one beside it that names a checkpoint."""
+    return bool(_checkpoint_of(artifact))
+
+
 def _checkpoint_of(artifact: Path) -> str:
     """SHA-256 of the checkpoint that an artifact's certificate names; empty without a certificate."""
     try:

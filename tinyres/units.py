@@ -6,7 +6,7 @@ import re
 
 from tinyres.errors import UsageError
 
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def duration(seconds: float) -> str:
@@ -23,8 +23,10 @@ def duration(seconds: float) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from `90`, `90s`, `20m` or `1.5h`. Errors: UsageError unless it is positive."""
+    """Seconds from `90s`, `20m` or `1.5h`. Errors: UsageError unless it is positive and has a unit."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-z]*)\s*", text)
+    if match is not None and not match[2]:
+        raise UsageError(f"{text!r} has no unit", hint=f"for example {match[1]}s or {match[1]}m")
     if match is None or match[2] not in _SECONDS or float(match[1]) <= 0:
         raise UsageError(f"{text!r} is no length of time", hint="for example 90s, 20m or 1.5h")
     return float(match[1]) * _SECONDS[match[2]]

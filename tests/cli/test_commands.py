@@ -51,6 +51,8 @@ def test_json_answers_are_json_alone(cli: CliRunner, exported: Exported, trained
     assert [guess["id"] for guess in json.loads(said)[0]["best"]] != []
     code, said, _ = outcome(cli, "recipes", "--json")
     assert {recipe["name"] for recipe in json.loads(said)} >= {"seed", "demo"}
+    code, said, _ = outcome(cli, "recipes", "seed", "--json")
+    assert [(recipe["name"], recipe["dropout"]) for recipe in json.loads(said)] == [("seed", 0.4)]
 
 
 def test_quiet_leaves_only_the_answer(cli: CliRunner, trained: TrainedRun) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,6 +42,19 @@ def test_a_folder_a_pattern_and_a_list_name_the_same_pictures(predict: Predict, 
     assert first[0] == 0
     assert len(first[1].splitlines()) == 5
     assert all(other[:2] == first[:2] for other in others)
+
+
+def test_a_file_without_its_certificate_answers_and_says_that_nothing_is_proven(
+    cli: CliRunner, exported: Exported, picture_folder: Path, tmp_path: Path
+) -> None:
+    picture = next((picture_folder / "val" / "ring").iterdir())
+    alone = shutil.copy(exported.path, tmp_path / "alone.onnx")
+    ended = cli.invoke(app, ["predict", str(picture), "--model", str(alone)])
+    assert ended.exit_code == 0
+    assert "warning: alone.onnx has no certificate beside it" in ended.stderr
+    shutil.copy(exported.certificate_file, tmp_path / "alone.onnx.json")
+    ended = cli.invoke(app, ["predict", str(picture), "--model", str(alone)])
+    assert "certificate" not in ended.stderr
 
 
 def test_a_line_of_json_is_the_classifiers_answer(predict: Predict, exported: Exported, picture_folder: Path) -> None:

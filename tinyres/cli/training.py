@@ -25,15 +25,29 @@ DRAWN = (".png", ".pdf", ".svg", ".jpg")
     app,
     examples=(
         ("all of them", "tinyres recipes"),
+        ("one, with what each field means", "tinyres recipes nano"),
         ("then train with one", "tinyres train --recipe nano"),
         ("with a field of its own", "tinyres train --recipe fast --set epochs=30"),
     ),
 )
-def recipes(out: Console) -> None:
-    """The training recipes, side by side."""
-    from tinyres.recipes import RECIPES, describe_recipes
+def recipes(
+    out: Console,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]", help="One in full; or a run's config.json.", autocompletion=completing.recipes
+        ),
+    ] = None,
+) -> None:
+    """The training recipes, side by side; or one, with what each of its fields means."""
+    from tinyres.recipe_text import describe_recipe, describe_recipes
+    from tinyres.recipes import RECIPES, find_recipe
 
-    out.result(list(RECIPES.values()), describe_recipes(), shell_line("train", "--recipe", "nano"))
+    if name is None:
+        out.result(list(RECIPES.values()), describe_recipes(), shell_line("train", "--recipe", "nano"))
+        return
+    recipe = find_recipe(name)
+    out.result([recipe], describe_recipe(recipe), shell_line("train", "--recipe", name))
 
 
 @command(
