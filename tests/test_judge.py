@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import TrainedRun
+from tiny import Heard, TrainedRun
 
 from tinyres.errors import UsageError
 from tinyres.export.artifact import Exported
@@ -58,18 +58,12 @@ def test_data_of_other_classes_is_refused(own_run: Path, tmp_path: Path) -> None
 
 
 def test_data_that_is_gone_is_not_at_hand_and_says_so(own_run: Path) -> None:
-    class Listening(Silent):
-        said = ""
-
-        def warn(self, text: str) -> None:
-            self.said = text
-
     config = own_run / "config.json"
     place = Path(find_model(str(own_run), own_run).run.config().data)
     config.write_text(config.read_text().replace(str(place), str(place) + "-gone"))
-    listener = Listening()
-    assert data_at_hand(find_model(str(own_run), own_run), None, cache_dir=None, progress=listener) is None
-    assert "judging on drawn pictures instead" in listener.said
+    heard = Heard()
+    assert data_at_hand(find_model(str(own_run), own_run), None, cache_dir=own_run / "empty", progress=heard) is None
+    assert "judging on drawn pictures instead" in heard.warned[0]
 
 
 def test_a_bare_checkpoint_needs_its_data_named(own_run: Path, tmp_path: Path) -> None:

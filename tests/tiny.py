@@ -17,11 +17,30 @@ from tinyres.cli import app
 from tinyres.data import shapes
 from tinyres.header import Origin
 from tinyres.model import ResNet, build_model
+from tinyres.progress import Silent
 from tinyres.spec import ModelSpec, Preprocess
 from tinyres.training.launch import Started
 
 TINY = replace(recipes.DEMO, name="tiny", blocks=(1, 1), widths=(8, 16), image_size=16, epochs=3, batch_size=16)
 """Trains in a second or two on a few hundred pictures."""
+
+
+class Heard(Silent):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @property
+    def warned(self) -> list[str]:
+        """Of what."""
+        return [line.removeprefix("warning: ") for line in self.lines if line.startswith("warning: ")]
+
+    def log(self, text: str) -> None:
+        self.lines.append(text)
+
+    def warn(self, text: str) -> None:
+        self.lines.append(f"warning: {text}")
 
 
 def write_pictures(folder: Path, *, classes: int, each: int, split: str = "train", size: int = 16) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyres.data.dataset import Dataset, is_at_hand, open_dataset, with_holdout
+from tinyres.data.dataset import Dataset, is_at_hand, open_dataset, reopen_dataset, with_holdout
 from tinyres.errors import DataError, UsageError
 from tinyres.files import cache_root
 from tinyres.runtime.backends import open_runner
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 def run_data(config: RunConfig, *, cache_dir: Path | None = None, progress: Progress) -> Dataset:
-    """The data a run was trained on. Errors: DataError if it is gone or has changed."""
-    dataset = open_run_data(
+    """The data a run was trained on. Errors: DataError if it is gone or has changed, and its cache is gone too."""
+    dataset = reopen_dataset(
         config.data,
+        config.data_kind,
+        config.data_fingerprint,
         image_size=config.spec.preprocess.image_size,
-        judged_on=config.judged_on,
-        seed=config.seed,
         cache_dir=cache_dir,
         progress=progress,
     )
-    if dataset.manifest.fingerprint != config.data_fingerprint:
+    if dataset is None:
         # A changed folder may have moved training pictures into its validation split.
         raise DataError(
             f"the data of run {config.name} has changed since it was trained",
             hint="--data names what to judge on now; a new run trains on it",
         )
-    return dataset
+    return _judged_on(dataset, config.judged_on, config.seed)
 
 
 def open_run_data(
@@ -41,6 +41,10 @@ def open_run_data(
 ) -> Dataset:
     """Open a data set with the split a run is judged on."""
     dataset = open_dataset(data, image_size=image_size, cache_dir=cache_dir, progress=progress)
+    return _judged_on(dataset, judged_on, seed)
+
+
+def _judged_on(dataset: Dataset, judged_on: JudgedOn, seed: int) -> Dataset:
     return with_holdout(dataset, seed=seed) if judged_on == "holdout" else dataset
 
 

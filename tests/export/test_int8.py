@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny import TrainedRun, outcome
+from tiny import Heard, TrainedRun, outcome
 from typer.testing import CliRunner
 
 from tinyres import environment
@@ -300,18 +300,13 @@ def losing(monkeypatch: pytest.MonkeyPatch, drops: list[float]) -> None:
 
 def test_layers_go_back_to_float32_until_the_drop_holds(drawn: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     losing(monkeypatch, [0.04, 0.02, 0.0])
-    heard: list[str] = []
-
-    class Hearing(Silent):
-        def log(self, message: str) -> None:
-            heard.append(message)
-
+    heard = Heard()
     checkpoint = load_weights(drawn.best)
     pictures = choose_pictures(drawn.started.dataset, checkpoint, 512)
-    _, calibration = next(calibrated(checkpoint, pictures, Int8Options(most_drop=0.003), progress=Hearing()))
+    _, calibration = next(calibrated(checkpoint, pictures, Int8Options(most_drop=0.003), progress=heard))
     order = sorted(calibration.layers, key=lambda layer: layer.error**2 / layer.work, reverse=True)
     assert set(calibration.kept) == {layer.layer for layer in order[:2]}
-    first = next(line for line in heard if "held-out" in line)
+    first = next(line for line in heard.lines if "held-out" in line)
     assert first == "-4.00 points on 150 held-out pictures, no layer in float32"
 
 
@@ -497,16 +492,13 @@ def test_the_command_writes_a_file_for_its_target_and_bench_warns_of_another(
         "int8-cpu.onnx": "",
         "int8-tensorrt.onnx": "its int8 is laid out for tensorrt, not for cpu (--target cpu)",
     }
-    warned: list[str] = []
-
-    class Hearing(Silent):
-        def warn(self, message: str) -> None:
-            warned.append(message)
-
+    heard = Heard()
     results = run_bench(
-        contenders, drawn.started.dataset, run="drawn", batches=(1,), effort=QUICK, command="", progress=Hearing()
+        contenders, drawn.started.dataset, run="drawn", batches=(1,), effort=QUICK, command="", progress=heard
     )
-    assert warned == ["onnxruntime-cpu int8-tensorrt: its int8 is laid out for tensorrt, not for cpu (--target cpu)"]
+    assert heard.warned == [
+        "onnxruntime-cpu int8-tensorrt: its int8 is laid out for tensorrt, not for cpu (--target cpu)"
+    ]
     assert any("laid out for tensorrt" in note for note in notes(results))
     shown = {row.artifact: str(row.precision) for row in results.rows}
     assert shown == {"int8-cpu.onnx": "int8", "int8-tensorrt.onnx": "int8 stored, fp32 computed"}

@@ -17,7 +17,7 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny import TrainedRun
+from tiny import Heard, TrainedRun
 
 from tinyres.checkpoint import Checkpoint, load_weights, save_tensors, save_weights
 from tinyres.data import shapes
@@ -415,17 +415,12 @@ def test_a_certificate_that_is_none_is_refused(text: str, exported: Exported, tm
 
 
 def test_without_data_accuracy_is_not_proven(trained: TrainedRun, tmp_path: Path) -> None:
-    warned: list[str] = []
-
-    class Listening(Silent):
-        def warn(self, text: str) -> None:
-            warned.append(text)
-
-    made = export_onnx(trained.best, tmp_path / "fp32.onnx", dataset=None, batches=(1, 4, 9), progress=Listening())
+    heard = Heard()
+    made = export_onnx(trained.best, tmp_path / "fp32.onnx", dataset=None, batches=(1, 4, 9), progress=heard)
     assert made.certificate.grade == "numeric"
     assert made.certificate.images.data_kind == "generated"
     assert [level.passed for level in made.certificate.levels if level.name == "accuracy"] == [None]
-    assert [text.split(":")[0] for text in warned] == ["accuracy not proven"]
+    assert [text.split(":")[0] for text in heard.warned] == ["accuracy not proven"]
 
 
 def test_the_references_are_computed_once_for_a_checkpoint_and_its_images(

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from recorded_tensorrt import APIS, ENGINE, Recorded, library
-from tiny import TrainedRun
+from tiny import Heard, TrainedRun
 
 from tinyres.checkpoint import load_weights
 from tinyres.errors import ArtifactError, BackendUnavailable, ProofError, StorageError, UsageError
@@ -212,18 +212,14 @@ def test_measured_kernels_are_kept_and_given_to_the_next_build(content: bytes, v
 def test_a_timing_cache_that_cannot_be_kept_does_not_cost_the_engine(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    warned: list[str] = []
-
-    class Hearing(Silent):
-        def warn(self, message: str) -> None:
-            warned.append(message)
+    heard = Heard()
 
     def full(path: Path, content: bytes) -> None:
         raise StorageError(f"cannot write {path}: No space left on device")
 
     monkeypatch.setattr(tensorrt, "write_bytes", full)
-    assert build_engine(content, recorded("10.3.0"), PLAIN, timing_cache=tmp_path / "c", progress=Hearing()).content
-    assert warned == [f"the timing cache is not kept: cannot write {tmp_path / 'c'}: No space left on device"]
+    assert build_engine(content, recorded("10.3.0"), PLAIN, timing_cache=tmp_path / "c", progress=heard).content
+    assert heard.warned == [f"the timing cache is not kept: cannot write {tmp_path / 'c'}: No space left on device"]
 
 
 def test_what_the_library_logged_is_the_error(content: bytes) -> None:

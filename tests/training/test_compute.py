@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import TINY
+from tiny import TINY, Heard
 
 from tinyres.errors import TrainingError, UsageError
 from tinyres.model import ResNet, build_model
@@ -18,16 +18,6 @@ CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU)
 NAMES = ("a", "b")
 SPEC = ModelSpec(class_names=NAMES, class_ids=NAMES, blocks=(1, 1), widths=(16, 32), dropout=0.0)
-
-
-class Heard(Silent):
-    """Keeps what was logged."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def chosen(precision: str, heard: Heard, before: Compute | None = None) -> Compute:

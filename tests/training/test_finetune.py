@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TINY, TrainedRun, write_pictures
+from tiny import TINY, Heard, TrainedRun, write_pictures
 
 from tinyres.checkpoint import load_weights
 from tinyres.errors import CheckpointError, UsageError
@@ -101,21 +101,15 @@ def test_a_resumed_fine_tuning_needs_the_model_no_more(trained: TrainedRun, pict
 
 
 def test_a_start_from_a_model_that_may_have_seen_what_is_held_back_says_so(tmp_path: Path) -> None:
-    class Listening(Silent):
-        said: str = ""
-
-        def warn(self, text: str) -> None:
-            self.said += text
-
     write_pictures(tmp_path / "data", classes=2, each=20)
     first = launch.new_run(str(tmp_path / "data"), TINY, runs=tmp_path, name="first", progress=Silent())
     train(first.run, first.config, first.dataset, progress=Silent())
 
     def warned(folder: str, start: str) -> bool:
-        listening = Listening()
+        heard = Heard()
         request = launch.Request(data=str(tmp_path / folder), init=start)
-        launch.begin(request, None, runs=tmp_path, home=tmp_path / "new", progress=listening)
-        return "may be among those that" in listening.said
+        launch.begin(request, None, runs=tmp_path, home=tmp_path / "new", progress=heard)
+        return "may be among those that" in heard.warned[0] if heard.warned else False
 
     assert not warned("data", "first")  # the same pictures are held back again
     write_pictures(tmp_path / "data", classes=3, each=20)

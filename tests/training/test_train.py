@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import TINY, StopAfter, TrainedRun, write_pictures
+from tiny import TINY, Heard, StopAfter, TrainedRun, write_pictures
 from typer.testing import CliRunner
 
 from tinyres.checkpoint import load_state, load_weights, same_weights, save_state
@@ -248,7 +248,25 @@ def test_data_that_changed_is_not_judged_on_unasked(own_pictures: Path, tmp_path
     started = start(own_pictures, tmp_path)
     (own_pictures / "val" / "ring" / "1.png").unlink()
     with pytest.raises(DataError, match="has changed since it was trained"):
-        run_data(started.config, progress=Silent())
+        run_data(started.config, cache_dir=tmp_path / "empty", progress=Silent())
+    assert not (tmp_path / "empty").exists()  # and not decoded for nothing
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_run_keeps_its_pictures_in_the_cache_when_the_folder_changes_or_goes(
+    own_pictures: Path, tmp_path: Path, gone: bool
+) -> None:
+    started = start(own_pictures, tmp_path)
+    if gone:
+        own_pictures.rename(tmp_path / "moved")
+    else:
+        (own_pictures / "val" / "ring" / "1.png").unlink()
+    heard = Heard()
+    again = run_data(started.config, progress=heard)
+    assert again.manifest == started.dataset.manifest
+    assert (again.val.images == started.dataset.val.images).all()
+    why = ": there is no such folder or zip" if gone else " has changed"
+    assert heard.warned == [f"--data {own_pictures}{why}; its pictures of before are taken, from the cache"]
 
 
 def test_a_disk_that_fills_up_keeps_the_checkpoint_before(picture_folder: Path, tmp_path: Path) -> None:
@@ -447,8 +465,8 @@ def test_twenty_pictures_of_two_classes_train_and_say_how_little_it_means(cli: C
     data = ["--data", str(tmp_path / "pets"), "--runs", str(tmp_path / "runs"), "--name", "pets"]
     done = cli.invoke(app, ["train", *data, "--recipe", "nano", *sizes])
     assert done.exit_code == 0, done.stderr
-    assert "2 pictures to judge on: an accuracy of 80 % would lie between" in done.stderr
-    assert "% top-1 of 2 val images (95 %: " in done.stdout
+    assert "3 pictures to judge on: an accuracy of 80 % would lie between" in done.stderr
+    assert "% top-1 of 3 val images (95 %: " in done.stdout
     done = cli.invoke(app, ["export", "pets", "--runs", str(tmp_path / "runs")])
     assert done.exit_code == 0, done.stderr
 
@@ -463,16 +481,6 @@ def test_any_size_of_picture_trains(size: int, tmp_path: Path) -> None:
     assert started.run.state().state == "finished"
 
 
-class Warned(Silent):
-    """Keeps what was warned of."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @pytest.mark.parametrize("way", ["auto", "on"])
 def test_a_compiler_that_fails_is_a_warning_unless_it_was_demanded(
     way: str, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -483,14 +491,14 @@ def test_a_compiler_that_fails_is_a_warning_unless_it_was_demanded(
     monkeypatch.setattr("tinyres.training.compute._compiles", lambda *_, **__: True)
     monkeypatch.setattr(trainer_module, "compile_model", broken)
     started = start(picture_folder, tmp_path, replace(DROPPING, compile=way))
-    warned = Warned()
-    trainer = Trainer(started.run, started.config, started.dataset, progress=warned)
+    heard = Heard()
+    trainer = Trainer(started.run, started.config, started.dataset, progress=heard)
     if way == "on":
         with pytest.raises(TrainingError, match=r"torch\.compile failed: no compiler"):
             trainer.prepare()
     else:
         trainer.prepare()
-        assert warned.lines == ["torch.compile failed: no compiler; going on without"]
+        assert heard.warned == ["torch.compile failed: no compiler; going on without"]
         assert not trainer.compiled
         assert trainer.forward is trainer.model
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import TrainedRun
+from tiny import Heard, TrainedRun
 
 from tinyres.errors import TinyresError
 from tinyres.progress import Silent
@@ -14,19 +14,6 @@ from tinyres.runs import Run
 from tinyres.training import launch
 from tinyres.training.pace import Pace
 from tinyres.training.watch import Watch
-
-
-class Heard(Silent):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, text: str) -> None:
-        self.lines.append(text)
-
-    def warn(self, text: str) -> None:
-        self.lines.append(f"warning: {text}")
 
 
 def watch(

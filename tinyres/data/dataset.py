@@ -25,6 +25,7 @@ from tinyres.units import counted
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tinyres.data.sources import Source
     from tinyres.progress import Progress
 
 HOLDOUT_SHARE = 0.1
@@ -79,12 +80,54 @@ def open_dataset(
     root = cache_root(cache_dir)
     if data == "tiny-imagenet" and image_size == 64 and (known := _official_cache(root)).is_dir():
         return read_cache(known, name=data)
+    return _build(data, _find(data, root, progress), Preprocess(image_size=image_size), root, progress)
+
+
+def reopen_dataset(
+    data: str,
+    kind: str,
+    fingerprint: str,
+    *,
+    image_size: int,
+    cache_dir: Path | None = None,
+    progress: Progress,
+) -> Dataset | None:
+    """The pictures that have this kind and fingerprint: those of `data`, or where it is gone or has changed its cache.
+
+    None if neither has them. Errors: DataError if `data` is gone and there is no cache, StorageError.
+    """
+    root = cache_root(cache_dir)
+    folder = root / cache.folder_name(kind, fingerprint)
+    is_cached = (folder / "manifest.json").is_file()
+    if data == "tiny-imagenet" and is_cached:
+        return read_cache(folder, name=data)
+    preprocess = Preprocess(image_size=image_size)
+    try:
+        source = _find(data, root, progress)
+    except DataError as exc:
+        if not is_cached:
+            raise
+        changed = str(exc)
+    else:
+        if cache.fingerprint_of(source, preprocess) == fingerprint:
+            return _build(data, source, preprocess, root, progress)
+        changed = f"--data {data} has changed"
+    if not is_cached:
+        return None
+    progress.warn(f"{changed}; its pictures of before are taken, from the cache")
+    return read_cache(folder, name=data)
+
+
+def _find(data: str, root: Path, progress: Progress) -> Source:
     archive = download.fetch_tiny_imagenet(root, progress) if data == "tiny-imagenet" else None
     source = find_source(data, archive=archive)
     for kind, count in source.left_out.items() if isinstance(source, PictureTree) else ():
         progress.warn(f"{counted(count, f'{kind} file')} left out: this format is not read; convert to JPEG or PNG")
-    folder = cache.build(source, Preprocess(image_size=image_size), root, progress)
-    return read_cache(folder, name=data)
+    return source
+
+
+def _build(data: str, source: Source, preprocess: Preprocess, root: Path, progress: Progress) -> Dataset:
+    return read_cache(cache.build(source, preprocess, root, progress), name=data)
 
 
 def is_at_hand(root: Path) -> bool:

@@ -79,7 +79,7 @@ def _unfinished(cache: Path) -> Iterator[Finding]:
 
 
 def _stale(cache: Path, runs: Path) -> Iterator[Finding]:
-    """Caches that no command will open again."""
+    """Caches that no new training will open."""
     gone = _data_that_is_gone(runs)
     for path in sorted(cache.glob("*/manifest.json")):
         from tinyres.data.cache import SCHEMA
@@ -88,7 +88,7 @@ def _stale(cache: Path, runs: Path) -> Iterator[Finding]:
         if manifest.get("schema") != SCHEMA:
             reason = "made by another version of tinyres, and not used by this one"
         elif data := gone.get(str(manifest.get("fingerprint"))):
-            reason = f"of {data}, which is gone"
+            reason = f"of {data}, which is gone: only runs trained on it still use it"
         else:
             continue
         folder = path.parent
