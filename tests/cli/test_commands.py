@@ -286,6 +286,9 @@ def test_data_stats_shows_how_evenly_pictures_lie_in_classes(cli: CliRunner, own
     assert lines[0] == f"{own_pictures}: 43 train, 15 val pictures of 3 classes, 16x16; 1 unreadable"
     assert lines[1] == "train: 3 pictures (ring) to 20 (circle) a class"
     assert lines[2].startswith("mean")
+    shutil.rmtree(own_pictures / "val")
+    _, said, _ = outcome(cli, "data", "stats", "--data", own_pictures, "--image-size", 16)
+    assert said.splitlines()[1].startswith("val: about a tenth of each class, held back by name")
 
 
 def test_the_demo_asks_for_pytorch_before_it_begins(

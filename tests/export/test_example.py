@@ -67,6 +67,9 @@ def test_it_prints_what_predict_prints_and_proves_itself(
     assert ended.stdout == cli.invoke(app, ["predict", *map(str, pictures), "--model", str(exported.path)]).stdout
     ended = run(program, "--verify")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "proven\n", "")
+    ended = run(program)
+    assert ended.returncode == 1
+    assert "python fp32.onnx.py PICTURE..., or --verify" in ended.stderr
 
 
 def test_its_proof_fails_on_other_answers(copied: Path) -> None:

@@ -465,6 +465,7 @@ def test_twenty_pictures_of_two_classes_train_and_say_how_little_it_means(cli: C
     data = ["--data", str(tmp_path / "pets"), "--runs", str(tmp_path / "runs"), "--name", "pets"]
     done = cli.invoke(app, ["train", *data, "--recipe", "nano", *sizes])
     assert done.exit_code == 0, done.stderr
+    assert "judged on 3 (held back)" in done.stderr
     assert "3 pictures to judge on: an accuracy of 80 % would lie between" in done.stderr
     assert "% top-1 of 3 val images (95 %: " in done.stdout
     done = cli.invoke(app, ["export", "pets", "--runs", str(tmp_path / "runs")])

@@ -168,6 +168,8 @@ def describe(dataset: Dataset) -> str:
     lines = [
         f"{dataset.name}: {counts} pictures of {classes} classes, {side}x{side}; {len(manifest.unreadable)} unreadable"
     ]
+    if manifest.kind == "folders-split":
+        lines.append("val: about a tenth of each class, held back by name, since there is no folder val/")
     for split, part in (("train", dataset.train), ("val", dataset.val)):
         each = np.bincount(part.labels, minlength=classes)
         least, most = int(each.argmin()), int(each.argmax())

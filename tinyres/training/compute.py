@@ -99,6 +99,7 @@ def _precision(recipe: Recipe, model: nn.Module, world: World, progress: Progres
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if not {"avx512_bf16", "amx_bf16"} & set(capture().instruction_sets):
         return "fp32"
+    progress.log("trying bf16 beside fp32, for some seconds")
     speedup = bf16_speedup(model)
     taken: Literal["fp32", "bf16"] = "bf16" if speedup >= WORTH_IT else "fp32"
     progress.log(f"computes in {taken}: bf16 is {speedup:.1f} times as fast as fp32 here")
@@ -140,6 +141,7 @@ def compile_model(
     Errors: TrainingError if the compiler fails.
     """
     torch._dynamo.config.recompile_limit = len(sizes) + 8  # it would go on uncompiled, and only log it
+    progress.log(f"compiling for {counted(len(sizes), 'picture size')}")
     started = time.perf_counter()
     compiled: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     buffers = [buffer.clone() for buffer in model.buffers()]
@@ -157,9 +159,7 @@ def compile_model(
             buffer.copy_(before)
         model.zero_grad(set_to_none=True)
     taken = time.perf_counter() - started
-    progress.log(
-        f"compiled for {counted(len(sizes), 'picture size')} in {taken:.0f} s, which the training time leaves out"
-    )
+    progress.log(f"compiled in {taken:.0f} s, which the training time leaves out")
     return compiled
 
 

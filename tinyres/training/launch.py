@@ -280,10 +280,12 @@ def describe(started: Started) -> str:
     recipe, spec = config.recipe, config.spec
     if recipe is None:
         return f"run {config.name}: imported"
+    split_here = dataset.manifest.kind == "folders-split" and dataset.judged_on == "val"
+    judged_on = "held back" if split_here else dataset.judged_on
     return (
         f"run {config.name}: recipe {recipe.name}, blocks {'-'.join(map(str, spec.blocks))}, widths"
         f" {'-'.join(map(str, spec.widths))}, {len(dataset.train):,} pictures of {spec.classes} classes,"
-        f" {counted(recipe.epochs, 'epoch')}, judged on {len(dataset.val):,} ({dataset.judged_on})"
+        f" {counted(recipe.epochs, 'epoch')}, judged on {len(dataset.val):,} ({judged_on})"
     )
 
 
