@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-quick test-install test-triton embed-test fuzz faults soak check clean
+.PHONY: demo test test-quick test-gpu test-install test-triton embed-test fuzz faults soak check clean
 .DEFAULT_GOAL := demo
 
 # uv where it is present (faster), else venv + pip. Both compile bytecode, so that the first command starts fast.
@@ -30,6 +30,10 @@ test: $(READY)
 
 test-quick: $(READY)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow"
+
+# On a machine with a GPU: what is skipped elsewhere.
+test-gpu: $(READY)
+	@$(BIN)/python -m pytest -m gpu
 
 test-install: $(READY)
 	@$(BIN)/python tests/release/install.py

@@ -24,6 +24,18 @@ from tinyres.progress import Silent
 from tinyres.training import launch
 from tinyres.training.train import train
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs but from `make test-gpu`: there a training of a second compiles for many, and its bits are others."""
+    if not on_gpus(config):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def on_gpus(config: pytest.Config) -> bool:
+    """Whether the tests that need a GPU were asked for."""
+    return bool(config.option.markexpr == "gpu")
+
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_ZIP = REPOSITORY.parent / "shared" / "data" / "tiny-imagenet-200.zip"
 

@@ -12,12 +12,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 from tinyres import recipes
-from tinyres.checkpoint import Checkpoint
+from tinyres.checkpoint import Checkpoint, load_state, load_weights, same_weights
 from tinyres.cli import app
 from tinyres.data import shapes
 from tinyres.header import Origin
 from tinyres.model import ResNet, build_model
 from tinyres.progress import Silent
+from tinyres.runs import Run
 from tinyres.spec import ModelSpec, Preprocess
 from tinyres.training.launch import Started
 
@@ -41,6 +42,21 @@ class Heard(Silent):
 
     def warn(self, text: str) -> None:
         self.lines.append(f"warning: {text}")
+
+
+def require_same_end(first: Run, second: Run) -> None:
+    """That two finished runs are equal bit for bit, but for the time they took."""
+    states = [load_state(run.last) for run in (first, second)]
+    for part in ("model", "average"):
+        assert same_weights(*(state[part] for state in states))
+    moments = [[entry["momentum_buffer"] for entry in state["optimizer"]["state"].values()] for state in states]
+    assert all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
+    for path in ("best", "final"):
+        assert same_weights(*(load_weights(getattr(run, path)).tensors for run in (first, second)))
+    untimed = [
+        [replace(epoch, seconds=0.0, images_per_second=0.0) for epoch in run.history()] for run in (first, second)
+    ]
+    assert untimed[0] == untimed[1]
 
 
 def write_pictures(folder: Path, *, classes: int, each: int, split: str = "train", size: int = 16) -> Path:

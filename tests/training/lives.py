@@ -1,4 +1,4 @@
-"""A training that is killed again and again, as a program: `python lives.py PICTURES RUNS SEED`.
+"""A training that is killed again and again, as a program: `python lives.py PICTURES RUNS SEED [deterministic]`.
 
 Each life is a forked process that kills itself with SIGKILL at a random step or at a random place inside a checkpoint's
 write; the next one resumes. Prints what the deaths hit, as JSON.
@@ -26,6 +26,7 @@ from tinyres.training.train import Options, train
 from tinyres.training.trainer import Trainer
 
 RECIPE = replace(TINY, epochs=12, dropout=0.2, ema_epochs=0.5, flip="alternating", start_scale=0.5, grow=(0.2, 0.6))
+RECIPE = replace(RECIPE, compile="off")  # on a GPU every life would compile
 PLACES = ("step", "half written", "written", "renamed")
 
 
@@ -84,9 +85,10 @@ def in_a_process(work: Callable[[], None]) -> bool:
 def main() -> None:
     pictures, runs, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     draw = random.Random(seed)  # noqa: S311 - places to die at are no secret
-    whole = launch.new_run(pictures, RECIPE, runs=runs, name="whole", progress=Silent())
+    exact = sys.argv[4:] == ["deterministic"]
+    whole = launch.new_run(pictures, RECIPE, runs=runs, name="whole", deterministic=exact, progress=Silent())
     assert in_a_process(lambda: live(whole, resume=False))
-    killed = launch.new_run(pictures, RECIPE, runs=runs, name="killed", progress=Silent())
+    killed = launch.new_run(pictures, RECIPE, runs=runs, name="killed", deterministic=exact, progress=Silent())
     deaths: collections.Counter[str] = collections.Counter()
 
     def life() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,10 @@ def test_the_parts_of_a_step_add_up_and_its_operations_are_counted(trained: Trai
 
 
 def test_the_profile_reads_well(trained: TrainedRun) -> None:
-    text = describe(profile(trained.started, progress=Silent()))
+    found = profile(trained.started, progress=Silent())
+    assert found.peak_memory_bytes is None  # on a CPU
+    assert "3.0 GiB of GPU memory at most" in describe(replace(found, peak_memory_bytes=3 * 2**30))
+    text = describe(found)
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "where a step goes:" in text
     assert "of a large matrix product's" in text

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tinyres.schedules import picture_size
 from tinyres.training.compute import try_step
 from tinyres.training.trainer import Trainer
+from tinyres.units import size
 
 if TYPE_CHECKING:
     from tinyres.progress import Progress
@@ -62,6 +63,8 @@ class StepProfile:
     peak_tflops: float
     """The same of one large matrix product on this device in this precision, measured."""
     peak_share: float
+    peak_memory_bytes: int | None
+    """Of a GPU, at most allocated at once in the steps; None on a CPU."""
 
 
 def profile(started: Started, *, progress: Progress) -> StepProfile:
@@ -76,16 +79,19 @@ def profile(started: Started, *, progress: Progress) -> StepProfile:
         _wait(trainer.device)
         steps += 1
     progress.log(f"looking at {steps} steps, three times")
+    if trainer.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(trainer.device)
     started_at = time.perf_counter()
     for _ in range(steps):
         _step(trainer)
     _wait(trainer.device)
     step_s = (time.perf_counter() - started_at) / steps
+    memory = torch.cuda.max_memory_allocated(trainer.device) if trainer.device.type == "cuda" else None
     parts = _phases(trainer, steps)
     operations = _operations(trainer, steps)
 
-    size = picture_size(recipe, recipe.epochs - 1)
-    flops = _flops_of_step(trainer, images=images, size=size)
+    side = picture_size(recipe, recipe.epochs - 1)
+    flops = _flops_of_step(trainer, images=images, size=side)
     peak = measure_peak(trainer.device, trainer.precision)
     reached = flops / step_s / 1e12
     compute = trainer.compute
@@ -94,7 +100,7 @@ def profile(started: Started, *, progress: Progress) -> StepProfile:
         precision=trainer.precision,
         compiled=bool(compute and compute.compiled),
         batch=images,
-        size=size,
+        size=side,
         steps=steps,
         step_ms=step_s * 1e3,
         images_per_second=images / step_s,
@@ -103,6 +109,7 @@ def profile(started: Started, *, progress: Progress) -> StepProfile:
         tflops=reached,
         peak_tflops=peak,
         peak_share=reached / peak,
+        peak_memory_bytes=memory,
     )
 
 
@@ -113,6 +120,7 @@ def describe(found: StepProfile) -> str:
         f"{found.device}, {how}: {found.step_ms:.1f} ms a step of {found.batch} pictures of {found.size}x{found.size},"
         f" {found.images_per_second:,.0f} images/s",
         f"{found.tflops:.2f} TFLOP/s, {found.peak_share:.0%} of a large matrix product's {found.peak_tflops:.2f} here",
+        *([f"{size(found.peak_memory_bytes)} of GPU memory at most"] if found.peak_memory_bytes is not None else []),
         "where a step goes:",
     ]
     lines += [f"  {part.name:32}{part.ms:9.1f} ms {part.share:6.1%}" for part in found.parts]
