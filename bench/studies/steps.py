@@ -47,9 +47,8 @@ def _profile(recipe: str, fields: dict[str, str]) -> dict[str, object]:
     """What the profile found, or the error that ended it: too little memory is an answer too."""
     settings = [word for field, value in fields.items() for word in ("--set", f"{field}={value}")]
     words = ["train", "--data", "shapes", "--recipe", recipe, *settings, "--profile", "--json"]
-    ended = subprocess.run(
-        [Path(sys.executable).with_name("tinyres"), *words], capture_output=True, text=True, check=False
-    )
+    program = Path(sys.executable).with_name("tinyres")
+    ended = subprocess.run([program, *words], capture_output=True, encoding="utf-8", check=False)
     if ended.returncode == 0:
         return {"profile": json.loads(ended.stdout)}
     return {"command": shell_line(*words), "error": ended.stderr.strip().splitlines()[-1]}
