@@ -43,7 +43,7 @@ test-triton: $(READY)
 
 # What it needs of npm, PyPI and Debian is installed under build/embed, once; what cannot be had is named as skipped.
 embed-test: $(READY)
-	@$(BIN)/python -m pytest tests/embed
+	@$(BIN)/python -m pytest -n auto --maxprocesses 2 --dist loadfile tests/embed
 
 # They share their helpers with the tests.
 fuzz faults soak: export PYTHONPATH := tests:tests/errors

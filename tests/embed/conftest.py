@@ -33,9 +33,13 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """nano in int8; its ranges need real pictures."""
     if not REAL_ZIP.is_file():
         pytest.skip("int8 is calibrated on tiny-imagenet-200.zip, which is not beside the repository (shared/data)")
+    from tinyres.bench.studies.training import few_classes
+    from tinyres.data.tiny_imagenet import WNIDS
+
     folder = tmp_path_factory.mktemp("int8")
     tinyres = Path(sys.executable).with_name("tinyres")
-    words = ("export", "nano", "--quiet", "--precision", "int8", "--data", REAL_ZIP, "--out", folder)
+    few = few_classes(REAL_ZIP, folder / "few.zip", WNIDS, each=5)
+    words = ("export", "nano", "--quiet", "--precision", "int8", "--data", few, "--out", folder)
     done(tinyres, *words, "--proof-images", "500", "--calibration-images", "64", cwd=folder)
     return folder / "int8-cpu.onnx"
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 PROGRAM = EMBED / "ray" / "classify.py"
 DISTINCT = 60
-IMAGES = 20_000
+IMAGES, PART = 6_000, 300
 MOST_MIB = 600
 """Of one worker. Python with Ray, Arrow and ONNX Runtime takes most of it before the first picture."""
 
@@ -224,7 +224,7 @@ def test_every_image_is_answered_once_when_a_worker_is_killed(
     source, out, log = tmp_path / "source", tmp_path / "out", tmp_path / "log"
     held = make_folder(source, distinct, IMAGES, 20)
 
-    with started(python, models / "fp32.onnx", source, out, "--workers", 2, log=log) as program:
+    with started(python, models / "fp32.onnx", source, out, "--workers", 2, "--part-images", PART, log=log) as program:
         wait_until(lambda: len(parts_of(out)) >= 2, "parts")
         victim, other = wait_until(lambda: pair if len(pair := workers_of(program.pid)) == 2 else None, "workers")
         seen_mib = max(peak_mib(victim), peak_mib(other))
