@@ -31,7 +31,7 @@ test: $(READY)
 test-quick: $(READY)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow"
 
-# On a machine with a GPU: what is skipped elsewhere.
+# On a machine with a GPU: what needs one.
 test-gpu: $(READY)
 	@$(BIN)/python -m pytest -m gpu
 

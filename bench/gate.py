@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tinyres.bench.against import Change
-    from tinyres.bench.results import Results, Row
+    from tinyres.bench.results import Blocks, Results, Row
     from tinyres.bench.statistics import Ratio
 
 SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 BYTES = {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 SHARE = {"": 1.0, "%": 0.01}
 PLAIN = {"": 1.0}
+EVERY = 0
+"""In place of a batch size."""
 WORDS = ("slower-than-baseline", "slower-than-before")
 UNCOMPARED = "it is the baseline itself, for want of one in float32"
 EXAMPLES = "for example 'p50>5ms', 'accuracy<0.60', 'openvino*:p95@32>40ms' or 'slower-than-baseline'"
@@ -39,6 +41,8 @@ class Metric:
     """What a bound may be given in."""
     of: Callable[[Row, int], float | None]
     """At a batch size; None if it was not measured."""
+    over_all: bool = False
+    """Without a batch size it is about all that was measured, not about the smallest: it is then given EVERY."""
 
 
 def _percentile(share: float) -> Metric:
@@ -51,8 +55,11 @@ def _percentile(share: float) -> Metric:
 
 
 def _disturbed(row: Row, batch: int) -> float | None:
-    found = row.at(batch)
-    return found.disturbed / len(found.kept) if found is not None else None
+    found: list[Blocks] = [measured for measured in row.measurements if batch in (EVERY, measured.batch)]
+    if batch == EVERY:
+        found += row.loads
+    blocks = sum(len(one.kept) for one in found)
+    return sum(one.disturbed for one in found) / blocks if blocks else None
 
 
 def _throughput(row: Row, batch: int) -> float | None:
@@ -71,7 +78,7 @@ METRICS = {
     "cold": Metric(SECONDS, lambda row, _: median([cold.total_s for cold in row.cold]) if row.cold else None),
     "memory": Metric(BYTES, lambda row, _: row.peak_memory_bytes),
     "size": Metric(BYTES, lambda row, _: row.artifact_bytes),
-    "disturbed": Metric(SHARE, _disturbed),
+    "disturbed": Metric(SHARE, _disturbed, over_all=True),
 }
 PATTERN = re.compile(
     r"(?:(?P<rows>[^:<>]+):)?\s*(?P<metric>[a-z0-9]+)(?:@(?P<batch>[0-9]{1,9}))?"
@@ -164,8 +171,9 @@ def _judged(condition: Condition, results: Results, row: Row, changes: Sequence[
         return _slower_than_baseline(results, row)
     if condition.metric == "drop" and _is_uncompared(results, row):
         return UNCOMPARED
-    batch = condition.batch if condition.batch is not None else next(iter(results.batches), 1)
-    value = METRICS[condition.metric].of(row, batch)
+    metric = METRICS[condition.metric]
+    batch = condition.batch or (EVERY if metric.over_all else next(iter(results.batches), 1))
+    value = metric.of(row, batch)
     if value is None:
         return f"{condition.metric} was not measured, or on too few runs"
     fails = value > condition.bound if condition.above else value < condition.bound

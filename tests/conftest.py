@@ -26,9 +26,9 @@ from tinyres.training.train import train
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide GPUs but from `make test-gpu`: there a training of a second compiles for many, and its bits are others."""
+    """Hide GPUs but from `make test-gpu`: a training of a second would compile for many, and its bits would vary."""
     if not on_gpus(config):
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 
 def on_gpus(config: pytest.Config) -> bool:

@@ -251,7 +251,7 @@ def test_a_plot_is_a_figure_that_notebooks_show_and_nothing_is_written(trained: 
         (lambda: tinyres.export_model(batch=(1, 2)), "expected least:usual:most, rising"),
         (lambda: tinyres.benchmark(batch=0), "batches are whole numbers from 1"),
         (lambda: tinyres.train("shapes", max_time="soon"), "'soon' is no length of time"),
-        (lambda: tinyres.train("shapes", max_time=-5), "'-5s' is no length of time"),
+        (lambda: tinyres.train("shapes", max_time=-5), "max_time=-5 is no length of time"),
         (lambda: tinyres.train("shapes", recipe="demo", lr=float("nan")), "lr cannot be nan; valid: above 0"),
         (lambda: tinyres.train("shapes", recipe="demo", epoch=3), "recipe demo has no field 'epoch'"),
         (lambda: tinyres.train("shapes", split="test"), "there is no split 'test'"),

@@ -85,13 +85,14 @@ def test_a_training_killed_again_and_again_ends_bit_for_bit_like_an_unbroken_one
 
 
 def test_a_compiled_training_stopped_inside_an_epoch_ends_bit_for_bit_too(picture_folder: Path, tmp_path: Path) -> None:
-    for name, stops in (("whole", 1_000), ("stopped", 4)):
+    for name, stops in (("whole", 1_000), ("stopped", 6)):
         started = begin(picture_folder, tmp_path / name, replace(COMPILED, ema_epochs=0.5), deterministic=True)
         with started.run.lock():
             trainer = Trainer(started.run, started.config, started.dataset, progress=Silent())
             trainer.prepare()
             assert (trainer.compiled, trainer.device.type) == (True, "cuda")
-            Loop(trainer).run(StopAfter(stops))
+            assert Loop(trainer).run(StopAfter(stops)) == ("interrupted" if name == "stopped" else "")
+            assert bool(trainer.step % trainer.batches.per_epoch) == (name == "stopped")
         if name == "stopped":
             options = Options(resume=True, strict_resume=True)
             train(started.run, started.config, started.dataset, options=options, progress=Silent())

@@ -27,7 +27,7 @@ def test_parse_duration_takes_what_people_write(text: str, seconds: float) -> No
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "-5m", "0s", "20 parsecs", "m", "nan", "inf"])
+@pytest.mark.parametrize("text", ["", "-5m", "0", "0s", "20 parsecs", "m", "nan", "inf"])
 def test_parse_duration_refuses_the_rest(text: str) -> None:
     with pytest.raises(UsageError, match="no length of time"):
         parse_duration(text)

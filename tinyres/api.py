@@ -6,6 +6,7 @@ A second front door beside `tinyres.cli`: the two alone reach from tinyres into 
 from __future__ import annotations
 
 import json
+import math
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args, overload
@@ -75,9 +76,9 @@ def train(
     A Ctrl-C before anything was saved is a KeyboardInterrupt, and leaves no run.
     """
     _require_least("seed", seed, 0)
-    if isinstance(max_time, (int, float)):
-        max_time = f"{max_time}s"
-    seconds = parse_duration(max_time) if max_time is not None else None
+    seconds = parse_duration(max_time) if isinstance(max_time, str) else max_time
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise UsageError(f"max_time={seconds} is no length of time", hint="seconds, or for example '20m'")
     out = _listener(progress)
     old = find_run(_name(resume), at_home(str(runs))) if resume is not None and process_rank() == 0 else None
     out.log(f"run {old.name} goes on" if old else f"data {data}")

@@ -57,7 +57,9 @@ def _typed(value: object) -> str:
         return ",".join(map(_typed, value))
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)
 
 
 def _short(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyres.data.dataset import Dataset, is_at_hand, open_dataset, reopen_dataset, with_holdout
+from tinyres.data.dataset import Dataset, find_cached, is_at_hand, open_dataset, reopen_dataset, with_holdout
 from tinyres.errors import DataError, UsageError
 from tinyres.files import cache_root
 from tinyres.runtime.backends import open_runner
@@ -65,7 +65,10 @@ def data_at_hand(model: Model, data: str | None, *, cache_dir: Path | None, prog
     if model.run is None:
         return None
     config = model.run.config()
-    if config.data_kind == "unknown" or (config.data == "tiny-imagenet" and not is_at_hand(cache_root(cache_dir))):
+    root = cache_root(cache_dir)
+    kind, fingerprint = config.data_kind, config.data_fingerprint
+    to_fetch = config.data == "tiny-imagenet" and not is_at_hand(root)
+    if kind == "unknown" or (to_fetch and find_cached(kind, fingerprint, root, name=config.data) is None):
         return None
     try:
         return run_data(config, cache_dir=cache_dir, progress=progress)

@@ -351,21 +351,23 @@ def find_artifact(model: Model) -> Path:
         return model.path
     artifacts = sorted(model.exports.glob("*.onnx"), key=lambda path: (path.stem != "fp32", path.name))
     digest = sha256_of(model.path) if artifacts else ""
-    return next((path for path in artifacts if _checkpoint_of(path) == digest), model.path)
+    return next((path for path in artifacts if _certified(path, "checkpoint_sha256") == digest), model.path)
 
 
-def has_certificate(artifact: Path) -> bool:
-    """Whether there is one beside it that names a checkpoint."""
-    return bool(_checkpoint_of(artifact))
+def doubt_of(artifact: Path) -> str:
+    """Why nothing says that it answers like its checkpoint; empty if its certificate does."""
+    proven = _certified(artifact, "artifact_sha256")
+    if not proven:
+        return f"{artifact.name} has no certificate beside it"
+    return "" if proven == sha256_of(artifact) else f"{artifact.name} is not the file of its certificate"
 
 
-def _checkpoint_of(artifact: Path) -> str:
-    """SHA-256 of the checkpoint that an artifact's certificate names; empty without a certificate."""
+def _certified(artifact: Path, field: str) -> str:
+    """What an artifact's certificate says; empty without one."""
     try:
-        named = json.loads(artifact.with_name(artifact.name + ".json").read_bytes())["checkpoint_sha256"]
+        return str(json.loads(artifact.with_name(artifact.name + ".json").read_bytes())[field])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-    return str(named)
 
 
 def _newest(runs: Path) -> Run:

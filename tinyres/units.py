@@ -25,7 +25,7 @@ def duration(seconds: float) -> str:
 def parse_duration(text: str) -> float:
     """Seconds from `90s`, `20m` or `1.5h`. Errors: UsageError unless it is positive and has a unit."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-z]*)\s*", text)
-    if match is not None and not match[2]:
+    if match is not None and not match[2] and float(match[1]) > 0:
         raise UsageError(f"{text!r} has no unit", hint=f"for example {match[1]}s or {match[1]}m")
     if match is None or match[2] not in _SECONDS or float(match[1]) <= 0:
         raise UsageError(f"{text!r} is no length of time", hint="for example 90s, 20m or 1.5h")

@@ -219,9 +219,9 @@ def notes(results: Results) -> list[str]:
     """What a reader must know beside the tables."""
     found = [f"{name}: {reason}" for name, reason in left_out(results)]
     found += [f"{row.name}: {row.warning}." for row in results.rows if row.warning and row.status == "ok"]
-    wider = [f"{row.name} ({row.precision})" for row in results.measured if row.precision and row.precision.differs]
-    if wider:
-        found.append(f"Computed in another precision than stored: {', '.join(wider)}.")
+    differing = [f"{row.name} ({row.precision})" for row in results.measured if row.precision and row.precision.differs]
+    if differing:
+        found.append(f"Computed in another precision than stored: {', '.join(differing)}.")
     if results.interrupted:
         found.append("Interrupted: some contenders and batch sizes have fewer blocks than the rest, or none.")
     if results.baseline:

@@ -31,27 +31,30 @@ def main() -> None:
     rows = []
     for size, compiled, batch in ways:
         fields = {"image_size": size, "compile": compiled, "batch_size": batch, "start_scale": "1"}
-        rows.append({"fields": fields, **_profile(asked.recipe, fields)})
-        print(_told(rows[-1]), file=sys.stderr, flush=True)
+        rows.append({"fields": fields, **profiled(asked.recipe, fields)})
+        _tell(rows[-1])
     command = ["python", "-m", "tinyres.bench.studies.steps", *sys.argv[1:]]
     print(records.to_json({"command": " ".join(command), "rows": rows, "environment": environment.capture()}))
 
 
-def _told(row: dict[str, Any]) -> str:
-    found = row.get("profile")
-    fields = ", ".join(f"{field}={value}" for field, value in row["fields"].items())
-    return f"{fields}: {found['images_per_second']:,.0f} images/s" if found else f"{fields}: {row['error']}"
-
-
-def _profile(recipe: str, fields: dict[str, str]) -> dict[str, object]:
-    """What the profile found, or the error that ended it: too little memory is an answer too."""
+def profiled(recipe: str, fields: dict[str, str]) -> dict[str, Any]:
+    """The command, and what its profile found or the error that ended it: too little memory is an answer too."""
     settings = [word for field, value in fields.items() for word in ("--set", f"{field}={value}")]
     words = ["train", "--data", "shapes", "--recipe", recipe, *settings, "--profile", "--json"]
     program = Path(sys.executable).with_name("tinyres")
     ended = subprocess.run([program, *words], capture_output=True, encoding="utf-8", check=False)
+    row: dict[str, Any] = {"command": shell_line(*words), "exit_code": ended.returncode}
     if ended.returncode == 0:
-        return {"profile": json.loads(ended.stdout)}
-    return {"command": shell_line(*words), "error": ended.stderr.strip().splitlines()[-1]}
+        return {**row, "profile": json.loads(ended.stdout)}
+    last = (ended.stderr.strip().splitlines() or [""])[-1]
+    return {**row, "error": json.loads(last)["message"] if last.startswith("{") else last}
+
+
+def _tell(row: dict[str, Any]) -> None:
+    fields = ", ".join(f"{field}={value}" for field, value in row["fields"].items())
+    found = row.get("profile")
+    said = f"{found['images_per_second']:,.0f} images/s" if found else f"exit code {row['exit_code']}: {row['error']}"
+    print(f"{fields}: {said}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -49,10 +49,13 @@ def test_disturbed_blocks_that_count_are_a_share_of_them() -> None:
     first, *others = FP32.measurements
     loud = [replace(block, disturbed="another program ran") if block.round < 2 else block for block in first.blocks]
     found = replace(FP32, measurements=[replace(first, blocks=loud), *others])
-    (said,) = failures(results(found), [parse_condition("disturbed>20%")], None)
-    assert said == "disturbed>20%: onnxruntime-cpu fp32: disturbed is 25%"
-    assert failures(results(found), [parse_condition("disturbed>25%")], None) == []
+    (said,) = failures(results(found), [parse_condition("disturbed@1>20%")], None)
+    assert said == "disturbed@1>20%: onnxruntime-cpu fp32: disturbed is 25%"
+    assert failures(results(found), [parse_condition("disturbed@1>25%")], None) == []
     assert failures(results(found), [parse_condition("disturbed@32>0")], None) == []
+    # Of all: 4 batch sizes of 8 rounds and 4 numbers of clients of 2 rounds.
+    (said,) = failures(results(found), [parse_condition("disturbed>4%")], None)
+    assert said == "disturbed>4%: onnxruntime-cpu fp32: disturbed is 5%"
 
 
 def test_what_is_slower_than_the_baseline_is_found_and_the_insignificant_is_not() -> None:

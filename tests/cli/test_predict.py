@@ -48,13 +48,17 @@ def test_a_file_without_its_certificate_answers_and_says_that_nothing_is_proven(
     cli: CliRunner, exported: Exported, picture_folder: Path, tmp_path: Path
 ) -> None:
     picture = next((picture_folder / "val" / "ring").iterdir())
-    alone = shutil.copy(exported.path, tmp_path / "alone.onnx")
+    alone = Path(shutil.copy(exported.path, tmp_path / "alone.onnx"))
     ended = cli.invoke(app, ["predict", str(picture), "--model", str(alone)])
     assert ended.exit_code == 0
     assert "warning: alone.onnx has no certificate beside it" in ended.stderr
     shutil.copy(exported.certificate_file, tmp_path / "alone.onnx.json")
     ended = cli.invoke(app, ["predict", str(picture), "--model", str(alone)])
     assert "certificate" not in ended.stderr
+    with alone.open("ab") as file:
+        file.write(b"\x72\x01a")  # another metadata entry, which says nothing
+    ended = cli.invoke(app, ["predict", str(picture), "--model", str(alone)])
+    assert "warning: alone.onnx is not the file of its certificate" in ended.stderr
 
 
 def test_a_line_of_json_is_the_classifiers_answer(predict: Predict, exported: Exported, picture_folder: Path) -> None:

@@ -77,8 +77,12 @@ def test_a_change_is_judged_by_the_same_script_as_anywhere() -> None:
     assert f"CI runs `make {' '.join(called)}`" in contributing
 
 
+def test_programs_of_targets_are_found() -> None:
+    assert {"tests/release/install.py", "tests/reliability/heavy.py"} <= {program for _, program in PROGRAMS}
+
+
 @pytest.mark.parametrize(("target", "program"), PROGRAMS)
-def test_a_target_s_program_finds_what_it_imports(target: str, program: str) -> None:
+def test_the_program_of_a_target_finds_what_it_imports(target: str, program: str) -> None:
     """Started as a script it has its own folder to import from, and what the Makefile adds for its target."""
     added = re.search(rf"^(?:[\w-]+ )*{target}(?: [\w-]+)*: export PYTHONPATH := (\S+)$", MAKEFILE, re.MULTILINE)
     start = "import runpy, sys; sys.path[0] = sys.argv[1]; runpy.run_path(sys.argv[2], run_name='imported')"

@@ -25,8 +25,16 @@ from tinyres.training import train as train_module
 from tinyres.training.train import Options, train
 from tinyres.training.trainer import Trainer
 
-RECIPE = replace(TINY, epochs=12, dropout=0.2, ema_epochs=0.5, flip="alternating", start_scale=0.5, grow=(0.2, 0.6))
-RECIPE = replace(RECIPE, compile="off")  # on a GPU every life would compile
+RECIPE = replace(
+    TINY,
+    epochs=12,
+    dropout=0.2,
+    ema_epochs=0.5,
+    flip="alternating",
+    start_scale=0.5,
+    grow=(0.2, 0.6),
+    compile="off",  # on a GPU every life would compile
+)
 PLACES = ("step", "half written", "written", "renamed")
 
 

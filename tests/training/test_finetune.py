@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from tiny import TINY, Heard, TrainedRun, write_pictures
 
 from tinyres.checkpoint import load_weights
+from tinyres.data.dataset import Dataset
 from tinyres.errors import CheckpointError, UsageError
 from tinyres.progress import Silent
 from tinyres.recipes import FINETUNE
@@ -100,21 +100,26 @@ def test_a_resumed_fine_tuning_needs_the_model_no_more(trained: TrainedRun, pict
     assert TINY.epochs != 1
 
 
-def test_a_start_from_a_model_that_may_have_seen_what_is_held_back_says_so(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "data", classes=2, each=20)
-    first = launch.new_run(str(tmp_path / "data"), TINY, runs=tmp_path, name="first", progress=Silent())
+def test_a_start_from_a_model_that_has_seen_what_is_held_back_says_how_much(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_pictures(data, classes=2, each=40)
+    first = launch.new_run(str(data), TINY, runs=tmp_path, name="first", progress=Silent())
     train(first.run, first.config, first.dataset, progress=Silent())
 
-    def warned(folder: str, start: str) -> bool:
+    def warned(cache_dir: Path | None = None) -> tuple[str, Dataset]:
         heard = Heard()
-        request = launch.Request(data=str(tmp_path / folder), init=start)
-        launch.begin(request, None, runs=tmp_path, home=tmp_path / "new", progress=heard)
-        return "may be among those that" in heard.warned[0] if heard.warned else False
+        request = launch.Request(data=str(data), init="first")
+        started = launch.begin(request, None, runs=tmp_path, home=tmp_path / "new", cache_dir=cache_dir, progress=heard)
+        return " ".join(line for line in heard.warned if "among those" in line), started.dataset
 
-    assert not warned("data", "first")  # the same pictures are held back again
-    write_pictures(tmp_path / "data", classes=3, each=20)
-    assert not warned("data", "first")  # and of those that stayed the same
-    alone = str(shutil.copy(first.run.best, tmp_path / "alone.safetensors"))
-    assert warned("data", alone)  # but of a file it is not known
-    write_pictures(tmp_path / "other", classes=3, each=20)
-    assert warned("other", "first")
+    assert warned()[0] == ""  # the same pictures are held back again
+    for path in write_pictures(tmp_path / "more", classes=2, each=30, split="val").rglob("*.png"):
+        path.rename(data / path.parent.name / f"added-{path.name}")
+    assert warned()[0] == ""  # and of more those that stayed the same
+    for path in [*data.rglob("*.png")]:
+        path.rename(path.with_name(f"renamed-{path.name}"))
+    said, dataset = warned()
+    seen = sum(any((one == other).all() for other in first.dataset.train.images) for one in dataset.val.images)
+    assert seen >= 4  # of about eight
+    assert said.startswith(f"{seen} of {len(dataset.val)} pictures to judge on are among those that first was trained")
+    assert warned(tmp_path / "empty")[0].startswith("pictures to judge on may be among those that first")

@@ -127,7 +127,7 @@ def predict(
     """
     if jsonl and out.json:
         raise UsageError("--jsonl is a line a picture, --json one text for all", hint="leave one of them out")
-    from tinyres.runs import find_artifact, find_model, has_certificate
+    from tinyres.runs import doubt_of, find_artifact, find_model
 
     chosen = echo(out, find_model(model, runs))
     path = find_artifact(chosen)
@@ -135,8 +135,8 @@ def predict(
         out.log(f"answers: {path}")
     elif chosen.how != "file":
         out.log("answers: the checkpoint, through PyTorch")
-    elif path.suffix != ".safetensors" and not has_certificate(path):
-        out.warn(f"{path.name} has no certificate beside it: nothing says that it answers like its checkpoint")
+    if path.suffix != ".safetensors" and (doubt := doubt_of(path)):
+        out.warn(f"{doubt}: nothing says that it answers like its checkpoint")
     from tinyres.cli.asked import answers, asked_pictures
     from tinyres.runtime import Classifier
 

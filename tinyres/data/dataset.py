@@ -5,6 +5,7 @@ Nothing here decodes or augments.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,25 +98,39 @@ def reopen_dataset(
     None if neither has them. Errors: DataError if `data` is gone and there is no cache, StorageError.
     """
     root = cache_root(cache_dir)
-    folder = root / cache.folder_name(kind, fingerprint)
-    is_cached = (folder / "manifest.json").is_file()
-    if data == "tiny-imagenet" and is_cached:
-        return read_cache(folder, name=data)
+    if data == "tiny-imagenet" and (kept := find_cached(kind, fingerprint, root, name=data)):
+        return kept
     preprocess = Preprocess(image_size=image_size)
     try:
         source = _find(data, root, progress)
     except DataError as exc:
-        if not is_cached:
+        kept = find_cached(kind, fingerprint, root, name=data)
+        if kept is None:
             raise
         changed = str(exc)
     else:
         if cache.fingerprint_of(source, preprocess) == fingerprint:
             return _build(data, source, preprocess, root, progress)
+        kept = find_cached(kind, fingerprint, root, name=data)
         changed = f"--data {data} has changed"
-    if not is_cached:
+    if kept is not None:
+        progress.warn(f"{changed}; its pictures of before are taken, from the cache")
+    return kept
+
+
+def find_cached(kind: str, fingerprint: str, root: Path, *, name: str) -> Dataset | None:
+    """What was decoded of data of that kind and fingerprint, if it is below `root`. Errors: as `read_cache`."""
+    folder = root / cache.folder_name(kind, fingerprint)
+    if not (folder / "manifest.json").is_file():
         return None
-    progress.warn(f"{changed}; its pictures of before are taken, from the cache")
-    return read_cache(folder, name=data)
+    found = read_cache(folder, name=name)
+    return found if found.manifest.fingerprint == fingerprint else None
+
+
+def count_seen(judged: Split, trained: Split) -> int:
+    """How many pictures of `judged` are in `trained` too, by their pixels."""
+    digests = [{hashlib.blake2b(image).digest() for image in part.images} for part in (judged, trained)]
+    return len(digests[0] & digests[1])
 
 
 def _find(data: str, root: Path, progress: Progress) -> Source:
@@ -169,7 +184,7 @@ def describe(dataset: Dataset) -> str:
         f"{dataset.name}: {counts} pictures of {classes} classes, {side}x{side}; {len(manifest.unreadable)} unreadable"
     ]
     if manifest.kind == "folders-split":
-        lines.append("val: about a tenth of each class, held back by name, since there is no folder val/")
+        lines.append("val: about a tenth, held back by name, since there is no folder val/")
     for split, part in (("train", dataset.train), ("val", dataset.val)):
         each = np.bincount(part.labels, minlength=classes)
         least, most = int(each.argmin()), int(each.argmax())

@@ -189,8 +189,8 @@ def _val_folders(inside: Sequence[str], root: str, index_of: dict[str, int], pla
 def _split(items: Sequence[Item], *, start: int) -> tuple[list[Item], list[Item]]:
     """Hold out about a tenth, by the SHA-256 of each name from `start` on, which is CLASS/PICTURE.
 
-    So a picture stays on its side whatever is added to it: what one run was trained on, no later one is judged on. Of
-    each class one picture is left to train on, and one is held out where it has two.
+    So a picture stays on its side when others are added. Two exceptions keep every class on both sides: of two pictures
+    one is held out, whatever their names, and one is left to train on.
     """
     by_label: dict[int, list[tuple[float, Item]]] = defaultdict(list)
     for item in items:

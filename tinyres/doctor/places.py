@@ -88,7 +88,7 @@ def _stale(cache: Path, runs: Path) -> Iterator[Finding]:
         if manifest.get("schema") != SCHEMA:
             reason = "made by another version of tinyres, and not used by this one"
         elif data := gone.get(str(manifest.get("fingerprint"))):
-            reason = f"of {data}, which is gone: only runs trained on it still use it"
+            reason = f"of {data}, which is gone: no other pictures are left of runs trained on it"
         else:
             continue
         folder = path.parent

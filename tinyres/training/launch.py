@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from tinyres import environment, records
-from tinyres.data.dataset import Dataset
+from tinyres.data.dataset import Dataset, count_seen, find_cached
 from tinyres.data.sources import NAMED
 from tinyres.errors import CheckpointError, DataError, TinyresError, TrainingError, UsageError, require_choice
-from tinyres.files import at_home, remove
+from tinyres.files import at_home, cache_root, remove
 from tinyres.header import CheckpointHeader, Origin, read_header
 from tinyres.metrics import wilson_interval
 from tinyres.recipes import Recipe, find_recipe, override
@@ -61,8 +61,6 @@ class Start:
     name: str
     spec: ModelSpec
     origin: Origin
-    data: str | None = None
-    """The place of its run's pictures, where that is known."""
 
     def weights(self, spec: ModelSpec) -> tuple[dict[str, Any], str]:
         """Its tensors for a model of `spec`, without the classifier where the classes differ; and the file's SHA-256.
@@ -171,8 +169,7 @@ def find_start(text: str, runs: Path) -> Start:
     if header is None:
         raise CheckpointError(f"{model.path} is no checkpoint to start from", hint="name a run or its best.safetensors")
     found = records.from_json(CheckpointHeader, header[0], source=f"the header of {model.path}", error=CheckpointError)
-    data = model.run.config().data if model.run else None
-    return Start(model.path, model.name, found.spec, found.origin, data)
+    return Start(model.path, model.name, found.spec, found.origin)
 
 
 def choose_recipe(name: str | None, assignments: list[str], start: Start | None) -> Recipe:
@@ -218,9 +215,8 @@ def new_run(
     dataset = open_run_data(
         data, image_size=recipe.image_size, judged_on=judged_on, seed=seed, cache_dir=cache_dir, progress=progress
     )
-    place = data if data in NAMED else str(at_home(data).absolute())
     if start is not None:
-        _warn_of_seen_pictures(start, dataset, place, progress)
+        _warn_of_seen_pictures(start, dataset, cache_root(cache_dir), progress)
     spec = spec_for(dataset, recipe, start)
     weights, digest = start.weights(spec) if start else (None, "")
     run = create_run(runs, name, stem=recipe.name)
@@ -228,7 +224,7 @@ def new_run(
         schema=SCHEMA,
         name=run.name,
         created=now(),
-        data=place,
+        data=data if data in NAMED else str(at_home(data).absolute()),
         data_kind=dataset.manifest.kind,
         data_fingerprint=dataset.manifest.fingerprint,
         judged_on=judged_on,
@@ -243,15 +239,20 @@ def new_run(
     return Started(run, config, dataset, weights)
 
 
-def _warn_of_seen_pictures(start: Start, dataset: Dataset, place: str, progress: Progress) -> None:
-    """Pictures are held back by their names: elsewhere the same ones may have others."""
+def _warn_of_seen_pictures(start: Start, dataset: Dataset, root: Path, progress: Progress) -> None:
+    """Say how many pictures to judge on the model was trained on; or that some may be, where its own are not here."""
     origin, manifest = start.origin, dataset.manifest
-    split_here = {origin.data_kind, manifest.kind} == {"folders-split"}
-    if split_here and origin.data_fingerprint != manifest.fingerprint and start.data != place:
-        progress.warn(
-            f"pictures to judge on may be among those that {start.name} was trained on, if they had other names there:"
-            " the accuracy may come out too high; folders train/ and val/ keep them apart"
-        )
+    if origin.data_fingerprint == manifest.fingerprint:
+        return
+    before = find_cached(origin.data_kind, origin.data_fingerprint, root, name=start.name)
+    if before is not None and before.manifest.image_size == manifest.image_size:
+        seen = count_seen(dataset.val, before.train)
+        what = f"{seen:,} of {len(dataset.val):,} pictures to judge on are among those"
+    else:
+        seen = int(origin.data_kind == manifest.kind == "folders-split")
+        what = "pictures to judge on may be among those"
+    if seen:
+        progress.warn(f"{what} that {start.name} was trained on: the accuracy may come out too high")
 
 
 def parse_split(text: str) -> JudgedOn:
