@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 BYTES = {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 SHARE = {"": 1.0, "%": 0.01}
+POINTS = {"%": 0.01}
+"""As `export --max-accuracy-drop` takes them: as a share, 0.5 would be fifty of them."""
 PLAIN = {"": 1.0}
 EVERY = 0
 """In place of a batch size."""
@@ -74,7 +76,7 @@ METRICS = {
     "p99": _percentile(0.99),
     "throughput": Metric(PLAIN, _throughput),
     "accuracy": Metric(SHARE, lambda row, _: row.accuracy.top1 if row.accuracy else None),
-    "drop": Metric(SHARE, lambda row, _: -row.difference[0] if row.difference else None),
+    "drop": Metric(POINTS, lambda row, _: -row.difference[0] if row.difference else None),
     "cold": Metric(SECONDS, lambda row, _: median([cold.total_s for cold in row.cold]) if row.cold else None),
     "memory": Metric(BYTES, lambda row, _: row.peak_memory_bytes),
     "size": Metric(BYTES, lambda row, _: row.artifact_bytes),
@@ -117,6 +119,8 @@ def parse_condition(text: str) -> Condition:
         shown = ", ".join(unit or "none" for unit in units)
         wrong = f"is not in {match['unit']}" if match["unit"] else "needs a unit"
         raise UsageError(f"--fail-if {text!r}: {match['metric']} {wrong}", hint=f"valid: {shown}")
+    if units is SHARE and float(match["bound"]) * units[match["unit"]] > 1:
+        raise UsageError(f"--fail-if {text!r}: {match['metric']} is a share, up to 1", hint=f"{match['bound']}% is one")
     return Condition(
         text,
         (match["rows"] or "").strip(),

@@ -6,6 +6,7 @@ Whatever was asked for wrongly is found before the first contender is opened, si
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from tinyres import environment
@@ -13,7 +14,7 @@ from tinyres.bench import against, gate, results, run, schedule
 from tinyres.bench.contenders import find_contenders
 from tinyres.bench.reports.terminal import aligned, terminal
 from tinyres.bench.reports.write import write_reports
-from tinyres.errors import EXIT_INTERRUPTED, BackendUnavailable, TinyresError, UsageError
+from tinyres.errors import EXIT_INTERRUPTED, BackendUnavailable, TinyresError, UsageError, suggest
 from tinyres.files import storage_errors
 from tinyres.run_data import data_of, load_spec, require_same_classes
 
@@ -90,6 +91,13 @@ def measure(model: Model, request: Request, *, command: str, progress: Progress)
         raise BackendUnavailable(
             f"nothing can be measured here: {reasons}", hint="tinyres doctor shows what is missing"
         )
+    for condition in conditions:
+        names = [contender.name for contender in contenders]
+        if condition.rows and not any(fnmatchcase(name, condition.rows) for name in names):
+            raise UsageError(
+                f"--fail-if {condition.text!r}: no contender is called {condition.rows!r}",
+                hint=suggest(condition.rows, names),
+            )
     folder = request.folder or model.home / "bench"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

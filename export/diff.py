@@ -13,6 +13,7 @@ from tinyres.export import golden, parity
 from tinyres.export.proof import answer_all
 from tinyres.metrics import Accuracy, accuracy_of, paired_interval
 from tinyres.runtime.backends import open_runner
+from tinyres.spec import classes_apart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,9 @@ def compare(a: Path, b: Path, dataset: Dataset | None, *, progress: Progress) ->
     """
     with open_runner(a) as first, open_runner(b) as second:
         if first.spec.class_ids != second.spec.class_ids:
-            raise UsageError(f"{a.name} and {b.name} have other classes: their answers cannot be compared")
+            ours, theirs = (dict(zip(one.spec.class_ids, one.spec.class_names, strict=True)) for one in (first, second))
+            apart = classes_apart(ours, theirs, ("the first", "the second"))
+            raise UsageError(f"{a.name} and {b.name} have other classes, {apart}: their answers cannot be compared")
         if first.spec.input_shape != second.spec.input_shape:
             sizes = [f"{path} takes {runner.spec.input_shape[0]} pixels" for path, runner in ((a, first), (b, second))]
             raise UsageError(f"{', '.join(sizes)}: they are not given the same pictures", hint="compare equal sizes")

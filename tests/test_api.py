@@ -119,8 +119,8 @@ def test_ctrl_c_returns_a_run_that_stopped_and_resume_goes_on_with_it(
     assert (again, again.state().state) == (run, "finished")
     shown = capsys.readouterr()
     assert (shown.out, {line.partition(":")[0] for line in shown.err.splitlines()}) == ("", {"warning"})
-    with pytest.raises(UsageError, match="a resumed run keeps its data"):
-        tinyres.train(picture_folder, resume=run, progress=False)
+    with pytest.raises(UsageError, match="a resumed run keeps its recipe"):
+        tinyres.train(resume=run, recipe="nano", progress=False)
 
 
 def test_what_is_interrupted_before_its_first_step_leaves_no_run(

@@ -63,7 +63,9 @@ def test_data_that_is_gone_is_not_at_hand_and_says_so(own_run: Path) -> None:
     config.write_text(config.read_text().replace(str(place), str(place) + "-gone"))
     heard = Heard()
     assert data_at_hand(find_model(str(own_run), own_run), None, cache_dir=own_run / "empty", progress=heard) is None
-    assert "judging on drawn pictures instead" in heard.warned[0]
+    assert heard.warned == [
+        f"the data of run tiny is gone: there is no {place}-gone; judging on drawn pictures instead"
+    ]
 
 
 def test_a_bare_checkpoint_needs_its_data_named(own_run: Path, tmp_path: Path) -> None:

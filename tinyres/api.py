@@ -81,7 +81,7 @@ def train(
         raise UsageError(f"max_time={seconds} is no length of time", hint="seconds, or for example '20m'")
     out = _listener(progress)
     old = find_run(_name(resume), at_home(str(runs))) if resume is not None and process_rank() == 0 else None
-    out.log(f"run {old.name} goes on" if old else f"data {data}")
+    out.log(old.told_again if old else f"data {data}")
     from tinyres.training import launch
 
     request = launch.Request(

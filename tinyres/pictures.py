@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
 
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg")
+"""Pictures that Pillow alone does not read: whoever has some should know that they are left out."""
+
+
 def is_picture(name: str | PurePath) -> bool:
     """Whether a file has a picture's suffix."""
     return PurePath(name).suffix.lower() in PICTURE_SUFFIXES
@@ -34,6 +38,13 @@ def find_pictures(names: Iterable[str | Path]) -> Iterator[Path]:
         first = next(found, Path(name))
         yield first
         yield from found
+
+
+def count_unread(name: str) -> int:
+    """How many files in a folder of that name, and in those within, are pictures of a format that is not read."""
+    if not os.path.isdir(name):  # noqa: PTH112 - as above
+        return 0
+    return sum(PurePath(file).suffix.lower() in UNREAD_SUFFIXES for _, _, files in os.walk(name) for file in files)
 
 
 def _never_ends(path: Path) -> bool:

@@ -5,28 +5,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyres.data.dataset import Dataset, find_cached, is_at_hand, open_dataset, reopen_dataset, with_holdout
+from tinyres.data.sources import NAMED
 from tinyres.errors import DataError, UsageError
-from tinyres.files import cache_root
+from tinyres.files import at_home, cache_root
 from tinyres.runtime.backends import open_runner
+from tinyres.spec import ModelSpec, classes_apart
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tinyres.data.cache import Manifest
     from tinyres.progress import Progress
     from tinyres.runs import JudgedOn, Model, RunConfig
-    from tinyres.spec import ModelSpec
 
 
 def run_data(config: RunConfig, *, cache_dir: Path | None = None, progress: Progress) -> Dataset:
     """The data a run was trained on. Errors: DataError if it is gone or has changed, and its cache is gone too."""
-    dataset = reopen_dataset(
-        config.data,
-        config.data_kind,
-        config.data_fingerprint,
-        image_size=config.spec.preprocess.image_size,
-        cache_dir=cache_dir,
-        progress=progress,
-    )
+    try:
+        dataset = reopen_dataset(
+            config.data,
+            config.data_kind,
+            config.data_fingerprint,
+            image_size=config.spec.preprocess.image_size,
+            cache_dir=cache_dir,
+            progress=progress,
+        )
+    except DataError as exc:
+        if config.data in NAMED or at_home(config.data).exists():
+            raise
+        raise DataError(
+            f"the data of run {config.name} is gone: there is no {config.data}", hint="--data names where it is now"
+        ) from exc
     if dataset is None:
         # A changed folder may have moved training pictures into its validation split.
         raise DataError(
@@ -85,12 +94,17 @@ def load_spec(model: Model) -> ModelSpec:
         return runner.spec
 
 
+def _names(one: Manifest | ModelSpec) -> dict[str, str]:
+    return dict(zip(one.class_ids, one.class_names, strict=True))
+
+
 def require_same_classes(dataset: Dataset, spec: ModelSpec) -> None:
     """Errors: UsageError if a data set has other classes, another order of them, or another size than the model."""
     manifest = dataset.manifest
     if manifest.class_ids != spec.class_ids:
         raise UsageError(
-            f"the data {dataset.name} has other classes than the model ({len(manifest.class_ids)} and {spec.classes})",
+            f"the data {dataset.name} has other classes than the model ({len(manifest.class_ids)} and {spec.classes}):"
+            f" {classes_apart(_names(manifest), _names(spec), ('the data', 'the model'))}",
             hint="--data must name the data the model was trained on",
         )
     if manifest.image_size != spec.preprocess.image_size:

@@ -171,6 +171,19 @@ class Run:
         if not (self.path / "config.json").is_file():
             raise StorageError(f"the run's folder {self.path} is gone", hint="tinyres train starts a new run")
 
+    @property
+    def told_again(self) -> str:
+        """What resuming it comes to."""
+        if self.is_in("finished"):
+            return f"run {self.name} is finished, and judged again; --init {self.name} trains on from its weights"
+        return f"run {self.name} goes on"
+
+    def is_in(self, state: State) -> bool:
+        """Whether it is known to be in that state."""
+        with suppress(InputError):
+            return self.state().state == state
+        return False
+
     def state(self) -> RunState:
         """Where it stands. Errors: InputError."""
         return records.load(RunState, self.path / "state.json")
@@ -293,7 +306,9 @@ class Model:
     def told(self) -> str:
         """Which one was taken, and how it came to that."""
         which = {"newest run": "the newest run", "shipped": "shipped weights"}.get(self.how, "model")
-        return f"{which}: {self.name}" + (f" ({self.path.name})" if self.how in ("run", "file") else "")
+        newest = self.run if self.how == "newest run" else None
+        unfinished = ", whose training is not finished" if newest and newest.is_in("stopped") else ""
+        return f"{which}: {self.name}{unfinished}" + (f" ({self.path.name})" if self.how in ("run", "file") else "")
 
     @property
     def exports(self) -> Path:

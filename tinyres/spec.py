@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tinyres.errors import UsageError
 from tinyres.harmless import acts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 TINY_IMAGENET_MEAN = (0.4802, 0.4481, 0.3975)
 TINY_IMAGENET_STD = (0.2296, 0.2263, 0.2255)
@@ -20,6 +23,16 @@ TINY_IMAGENET_STD = (0.2296, 0.2263, 0.2255)
 
 SHOWN = 3
 """Of hundreds of classes, where a spec is printed."""
+
+
+def classes_apart(a: Mapping[str, str], b: Mapping[str, str], who: tuple[str, str]) -> str:
+    """What differs between two lists of classes, each their names by id; `who` has them."""
+    parts = []
+    for ours, theirs, owner in ((a, b, who[0]), (b, a, who[1])):
+        only = [name for class_id, name in ours.items() if class_id not in theirs]
+        more = f" and {len(only) - SHOWN:,} more" if len(only) > SHOWN else ""
+        parts += [f"only in {owner}: {', '.join(only[:SHOWN])}{more}"] if only else []
+    return "; ".join(parts) or "their order differs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,12 @@ _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def duration(seconds: float) -> str:
-    """A length of time in the two largest units that matter: 45 s, 12 min, 3 h 10 min, 5 days 2 h."""
+    """A length of time in the two largest units that matter: 45 s, 2 min 30 s, 12 min, 3 h 10 min, 5 days 2 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
+    if seconds < 595:
+        minutes, rest = divmod(round(seconds / 10) * 10, 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     minutes = round(seconds / 60)
     if minutes < 90:
         return f"{minutes} min"

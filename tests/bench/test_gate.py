@@ -100,6 +100,10 @@ def test_the_value_is_shown_in_the_unit_that_was_asked_in() -> None:
         ("p55>5ms", "there is no 'p55'", "did you mean"),
         ("p50>5", "p50 needs a unit", "valid: us, ms, s"),
         ("accuracy<60ms", "accuracy is not in ms", "valid: none, %"),
+        ("accuracy<80", "accuracy is a share, up to 1", "80% is one"),
+        ("disturbed>10", "disturbed is a share, up to 1", "10% is one"),
+        ("accuracy>101%", "accuracy is a share, up to 1", "101% is one"),
+        ("drop>0.5", "drop needs a unit", "valid: %"),
         ("slower-than-pytorch", "is no condition", "slower-than-baseline"),
     ],
 )

@@ -60,6 +60,13 @@ def test_a_condition_that_holds_ends_with_code_1_and_says_for_whom(bench: Bench)
     assert "passed: --fail-if 'p50>10s'\npassed: --fail-if 'accuracy<0.01'" in said
 
 
+def test_a_condition_about_a_contender_that_nobody_is_ends_before_anything_is_measured(bench: Bench) -> None:
+    code, _, log = bench("--fail-if", "onnxrumtime*:p50>1s")
+    assert code == 2
+    assert "error: --fail-if 'onnxrumtime*:p50>1s': no contender is called 'onnxrumtime*'" in log
+    assert "measuring" not in log
+
+
 def test_the_same_bench_again_is_held_against_the_earlier_one(bench: Bench, tmp_path: Path) -> None:
     assert bench()[0] == 0
     earlier = tmp_path / "earlier.json"

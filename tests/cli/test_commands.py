@@ -95,7 +95,7 @@ MISTAKES = [
     (["train", "--resume", "RUN", "--profile"], 2, "--profile looks at a new training"),
     (["train", "--data", "PICTURES", "--init", "text.onnx"], 2, "text.onnx is no checkpoint to start from"),
     (["train", "--data", "PICTURES", "--recipe", "finetune"], 2, "hint: --init MODEL names a run"),
-    (["train", "--resume", "RUN", "--set", "epochs=9"], 2, "a resumed run keeps its data, recipe"),
+    (["train", "--resume", "RUN", "--set", "epochs=9"], 2, "a resumed run keeps its recipe"),
     (
         ["train", "--data", "PICTURES", "--recipe", "seed", "--set", "blocks=1"],
         2,
@@ -287,6 +287,7 @@ def test_data_stats_shows_how_evenly_pictures_lie_in_classes(cli: CliRunner, own
     assert lines[0] == f"{own_pictures}: 43 train, 15 val pictures of 3 classes, 16x16; 1 unreadable"
     assert lines[1] == "train: 3 pictures (ring) to 20 (circle) a class"
     assert lines[2].startswith("mean")
+    assert lines[-1] == f"next: tinyres train --data {own_pictures} --init nano"
     shutil.rmtree(own_pictures / "val")
     _, said, _ = outcome(cli, "data", "stats", "--data", own_pictures, "--image-size", 16)
     assert said.splitlines()[1].startswith("val: about a tenth, held back by name")

@@ -52,6 +52,9 @@ def test_a_file_without_its_certificate_answers_and_says_that_nothing_is_proven(
     ended = cli.invoke(app, ["predict", str(picture), "--model", str(alone)])
     assert ended.exit_code == 0
     assert "warning: alone.onnx has no certificate beside it" in ended.stderr
+    assert "next:" not in ended.stderr  # nothing else takes it
+    ended = cli.invoke(app, ["info", str(alone)])
+    assert "next: put what the export wrote beside it here too: all that begins with alone.onnx" in ended.stdout
     shutil.copy(exported.certificate_file, tmp_path / "alone.onnx.json")
     ended = cli.invoke(app, ["predict", str(picture), "--model", str(alone)])
     assert "certificate" not in ended.stderr
@@ -59,6 +62,14 @@ def test_a_file_without_its_certificate_answers_and_says_that_nothing_is_proven(
         file.write(b"\x72\x01a")  # another metadata entry, which says nothing
     ended = cli.invoke(app, ["predict", str(picture), "--model", str(alone)])
     assert "warning: alone.onnx is not the file of its certificate" in ended.stderr
+
+
+def test_pictures_of_a_format_that_is_not_read_are_counted(predict: Predict, own_pictures: Path) -> None:
+    ring = own_pictures / "val" / "ring"
+    (ring / "phone.HEIC").write_bytes(b"")
+    code, said, log = predict(ring, "--jsonl")
+    assert (code, len(said.splitlines())) == (0, 5)
+    assert "warning: 1 file left out: HEIC and the like are not read; convert to JPEG or PNG" in log
 
 
 def test_a_line_of_json_is_the_classifiers_answer(predict: Predict, exported: Exported, picture_folder: Path) -> None:

@@ -134,4 +134,24 @@ def test_pictures_of_a_format_that_is_not_read_are_named(tmp_path: Path) -> None
     with pytest.raises(DataError, match="class 'b' in here has no picture") as caught:
         layout_of(tree(tmp_path, "a/1.png", "a/2.png", "b/1.HEIC"))
     assert caught.value.hint == "its .heic files are not read: convert them"
-    assert PictureTree(FolderStore(tree(tmp_path, "b/1.png")), place="here").left_out == {".heic": 1}
+    (note,) = PictureTree(FolderStore(tree(tmp_path, "b/1.png")), place="here").notes
+    assert note == "1 .heic file left out: this format is not read; convert to JPEG or PNG"
+
+
+def test_splits_in_capitals_are_not_taken_for_classes(tmp_path: Path) -> None:
+    root = tree(tmp_path, "Train/a/1.png", "Train/b/1.png", "Val/a/2.png", "Val/b/2.png")
+    with pytest.raises(DataError, match="here holds 'Train', 'Val', which would be its classes") as caught:
+        layout_of(root)
+    assert caught.value.hint == "for a split write train and val in small letters"
+    vehicles = tree(tmp_path / "vehicles", "Train/1.png", "Train/2.png", "Bus/1.png", "Bus/2.png")
+    assert layout_of(vehicles).class_ids == ("Bus", "Train")
+
+
+def test_several_data_sets_in_one_folder_are_doubted(tmp_path: Path) -> None:
+    names = [f"{day}/{name}/{n}.png" for day in ("old", "new") for name in ("cat", "dog") for n in "123"]
+    (note,) = PictureTree(FolderStore(tree(tmp_path / "two", *names)), place="here").notes
+    assert note.startswith("every class (new, ...) has pictures in its folders cat and dog: if these are the classes")
+    nested = [f"{name}/images/{n}.png" for name in ("cat", "dog") for n in "123"]  # as Tiny ImageNet has them
+    assert PictureTree(FolderStore(tree(tmp_path / "one", *nested)), place="here").notes == []
+    mixed = [*names, "old/1.png"]
+    assert PictureTree(FolderStore(tree(tmp_path / "mixed", *mixed)), place="here").notes == []

@@ -101,6 +101,7 @@ ELSEWHERE = {
     "tests/test_api.py::test_a_missing_package_and_the_systems_refusals_read_as_on_the_command_line": [
         "tinyres/api.py::_errors_as_ours"
     ],
+    "tests/test_api.py::test_what_does_not_fit_is_a_usage_error_before_anything_is_done": ["tinyres/api.py::train"],
     "tests/test_checkpoint.py::test_a_checkpoint_that_is_not_there_is_named": ["tinyres/checkpoint.py::_read"],
     "tests/test_checkpoint.py::test_a_header_that_does_not_fit_is_refused": ["tinyres/checkpoint.py::load_state"],
     "tests/reliability/test_fuzz.py::test_labels_of_a_cache_that_cannot_be_are_a_data_error": [

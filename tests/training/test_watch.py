@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,19 @@ def test_uneven_classes_and_few_pictures_to_judge_on_are_said(trained: TrainedRu
     launch.report_data(uneven, heard)
     assert "uneven classes: 20 pictures of" in heard.lines[0]
     assert "9 of ring" in heard.lines[0]
+
+
+def test_what_is_judged_on_copies_or_not_at_all_is_said(own_pictures: Path) -> None:
+    for path in (own_pictures / "val" / "ring").iterdir():
+        path.unlink()
+    for index, path in enumerate(sorted((own_pictures / "train" / "circle").iterdir())[:3]):
+        shutil.copy(path, own_pictures / "val" / "circle" / f"copy-{index}.png")
+    recipe = replace(DEMO, image_size=16)
+    started = launch.new_run(str(own_pictures), recipe, runs=own_pictures.parent / "runs", progress=Silent())
+    heard = Heard()
+    launch.report_data(started, heard)
+    assert heard.warned[0] == "no picture to judge on of ring"
+    assert heard.warned[1].startswith("3 of 13 pictures to judge on are to be trained on too")
 
 
 def test_tensorboard_gets_every_epoch(trained: TrainedRun, tmp_path: Path) -> None:

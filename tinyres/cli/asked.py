@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tinyres.decode import MAX_BYTES
 from tinyres.errors import ImageError, InputError, UsageError
 from tinyres.harmless import shown
-from tinyres.pictures import find_pictures
+from tinyres.pictures import count_unread, find_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,6 +51,8 @@ class Asked:
     pictures: Iterable[Path | bytes]
     count: int
     """0 where the names are still to come."""
+    unread: int = 0
+    """Files in the folders that are pictures of formats that are not read."""
 
 
 def asked_pictures(names: list[str], names_from: str | None) -> Asked:
@@ -69,7 +71,7 @@ def asked_pictures(names: list[str], names_from: str | None) -> Asked:
             raise UsageError("- is the one picture on stdin, and takes no other beside it", hint="leave the others out")
         return Asked([_picture_on_stdin()], 1)
     pictures = list(find_pictures(names))
-    return Asked(pictures, len(pictures))
+    return Asked(pictures, len(pictures), sum(map(count_unread, names)))
 
 
 def answers(classifier: Classifier, asked: Asked) -> Iterator[Answer]:

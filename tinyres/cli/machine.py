@@ -59,6 +59,8 @@ def _after_info(kind: str, path: Path) -> list[str]:
         "golden vectors (drawn pictures)": ("verify", artifact),
         "bench results": ("bench", "--against", path),
     }
+    if words.get(kind, ("",))[0] == "verify" and not artifact.with_name(f"{artifact.name}.json").is_file():
+        return [f"put what the export wrote beside it here too: all that begins with {artifact.name}"]
     return [shell_line(*words[kind])] if kind in words else []
 
 

@@ -135,12 +135,16 @@ def predict(
         out.log(f"answers: {path}")
     elif chosen.how != "file":
         out.log("answers: the checkpoint, through PyTorch")
-    if path.suffix != ".safetensors" and (doubt := doubt_of(path)):
+    doubt = doubt_of(path) if path.suffix != ".safetensors" else ""
+    if doubt:
         out.warn(f"{doubt}: nothing says that it answers like its checkpoint")
     from tinyres.cli.asked import answers, asked_pictures
     from tinyres.runtime import Classifier
+    from tinyres.units import counted
 
     asked = asked_pictures(images or [], files_from)
+    if asked.unread:
+        out.warn(f"{counted(asked.unread, 'file')} left out: HEIC and the like are not read; convert to JPEG or PNG")
     shown = 0 if sys.stdout.isatty() else asked.count  # no bar among the answers
     kept, failed = [], 0
     with Classifier(path, top=top) as classifier, out.task("classifying", shown, "pictures") as task:
@@ -157,6 +161,6 @@ def predict(
                 out.result(None, answer.text())
     if len(kept) > failed:
         out.result(kept, "")
-    if not jsonl:  # on stderr: stdout is the answers'
+    if not jsonl and not doubt:  # on stderr: stdout is the answers'
         out.advise(shell_line("bench" if path.suffix != ".safetensors" else "export", model or chosen.name))
     return UsageError.exit_code if failed else 0

@@ -106,7 +106,7 @@ def train(
     out.speak_as(process_rank())
     seconds = parse_duration(max_time) if max_time is not None else None
     old = find_run(resume, runs) if resume is not None and process_rank() == 0 else None
-    out.log(f"run {old.name} goes on" if old else f"data {data}")
+    out.log(old.told_again if old else f"data {data}")
     if profile and old is not None:
         raise UsageError("--profile looks at a new training", hint="give the data and recipe, without --resume")
     from tinyres.training import launch

@@ -21,7 +21,6 @@ from tinyres.files import cache_root
 from tinyres.harmless import shown
 from tinyres.progress import Silent
 from tinyres.spec import Preprocess
-from tinyres.units import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,8 +135,8 @@ def count_seen(judged: Split, trained: Split) -> int:
 def _find(data: str, root: Path, progress: Progress) -> Source:
     archive = download.fetch_tiny_imagenet(root, progress) if data == "tiny-imagenet" else None
     source = find_source(data, archive=archive)
-    for kind, count in source.left_out.items() if isinstance(source, PictureTree) else ():
-        progress.warn(f"{counted(count, f'{kind} file')} left out: this format is not read; convert to JPEG or PNG")
+    for note in source.notes if isinstance(source, PictureTree) else ():
+        progress.warn(note)
     return source
 
 

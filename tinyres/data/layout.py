@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tinyres.errors import DataError
 from tinyres.harmless import acts, shown
-from tinyres.pictures import is_picture
+from tinyres.pictures import UNREAD_SUFFIXES, is_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +25,6 @@ VAL_FOLDERS = ("val", "valid", "validation")
 VAL_SHARE = 0.1
 """Of the pictures, where the data brings no split of its own."""
 
-UNREAD = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg")
-"""Pictures that Pillow alone does not read: whoever has some should know that they are left out."""
 DEEPEST = 32
 """Folders within folders; finding the one that holds the classes takes time by its square."""
 
@@ -44,6 +42,8 @@ class Layout:
     class_names: tuple[str, ...]
     train: tuple[Item, ...]
     val: tuple[Item, ...]
+    doubt: str = ""
+    """Why another folder may be meant; empty if nothing speaks for it."""
 
 
 def read_layout(store: Store, *, place: str) -> Layout:
@@ -69,10 +69,15 @@ def read_layout(store: Store, *, place: str) -> Layout:
     empty = [name for name, pictures in by_class.items() if not pictures]
     if empty:
         kinds = {PurePosixPath(name).suffix.lower() for name in inside if name.startswith(f"{train_prefix}{empty[0]}/")}
-        unread = ", ".join(sorted(kinds.intersection(UNREAD)))
+        unread = ", ".join(sorted(kinds.intersection(UNREAD_SUFFIXES)))
         hint = f"its {unread} files are not read: convert them" if unread else "add pictures or remove the folder"
         raise DataError(f"class {empty[0]!r} in {place} has no picture", hint=hint)
     _require_pictures_of_their_own(by_class, train_prefix, place)
+    if not trained and {"train"} < {name.casefold() for name in by_class} <= {"train", "test", *VAL_FOLDERS}:
+        raise DataError(
+            f"{place} holds {', '.join(map(repr, sorted(by_class)))}, which would be its classes",
+            hint="for a split write train and val in small letters",
+        )
     class_ids = tuple(sorted(by_class))
     if odd := [name for name in class_ids if acts(name)]:
         raise DataError(f"the class folder {odd[0]!r} in {place} has no name that can be shown", hint="rename it")
@@ -98,6 +103,7 @@ def read_layout(store: Store, *, place: str) -> Layout:
         class_names=tuple(words.get(class_id, class_id) for class_id in class_ids),
         train=tuple(items),
         val=tuple(val),
+        doubt=_doubt(by_class, train_prefix),
     )
 
 
@@ -138,10 +144,7 @@ def _require_pictures_of_their_own(by_class: dict[str, list[str]], prefix: str, 
 
     Tiny ImageNet has train/CLASS/images/: folders of one name in all classes are no classes.
     """
-    within = {
-        class_id: {name[len(prefix) + len(class_id) + 1 :].rpartition("/")[0] for name in pictures}
-        for class_id, pictures in by_class.items()
-    }
+    within = _folders_within(by_class, prefix)
     folders = [folder.partition("/")[0] for class_id in within for folder in within[class_id]]
     first = {class_id: {folder.partition("/")[0] for folder in its} for class_id, its in within.items()}
     if all(folders) and len(set(folders)) == sum(map(len, first.values())):
@@ -151,6 +154,27 @@ def _require_pictures_of_their_own(by_class: dict[str, list[str]], prefix: str, 
             f" {shown(min(within[largest]))!r}",
             hint="--data names the folder whose folders are the classes: is it one too high?",
         )
+
+
+def _folders_within(by_class: dict[str, list[str]], prefix: str) -> dict[str, set[str]]:
+    """Where in its folder each class has its pictures; the empty text is the folder itself."""
+    return {
+        class_id: {name[len(prefix) + len(class_id) + 1 :].rpartition("/")[0] for name in pictures}
+        for class_id, pictures in by_class.items()
+    }
+
+
+def _doubt(by_class: dict[str, list[str]], prefix: str) -> str:
+    """Several data sets in one folder look like classes whose pictures lie in folders of the same names."""
+    within = _folders_within(by_class, prefix)
+    shared = sorted(set.intersection(*within.values()))
+    if len(shared) < 2 or any("" in folders for folders in within.values()):
+        return ""
+    first, second = map(shown, shared[:2])
+    return (
+        f"every class ({shown(min(by_class))}, ...) has pictures in its folders {first} and {second}: if these are the"
+        " classes, --data is one too high"
+    )
 
 
 def _annotated(content: bytes, inside: Sequence[str], root: str, index_of: dict[str, int], place: str) -> list[Item]:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from tinyres.data import shapes
-from tinyres.data.layout import UNREAD, read_layout
+from tinyres.data.layout import read_layout
 from tinyres.data.members import Names
 from tinyres.data.store import FolderStore, ZipStore
 from tinyres.decode import pixels_from_bytes
 from tinyres.errors import DataError, ImageError, suggest, suggest_file
 from tinyres.files import at_home
 from tinyres.harmless import shown
+from tinyres.pictures import UNREAD_SUFFIXES
+from tinyres.units import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,8 +62,14 @@ class PictureTree:
         self._store = store
         layout = read_layout(store, place=place)
         suffixes = Counter(PurePosixPath(name).suffix.lower() for name in store.names())
-        self.left_out = {kind: suffixes[kind] for kind in UNREAD if suffixes[kind]}
-        """Files by the ending of a picture format that is not read."""
+        self.notes = [
+            f"{counted(suffixes[kind], f'{kind} file')} left out: this format is not read; convert to JPEG or PNG"
+            for kind in UNREAD_SUFFIXES
+            if suffixes[kind]
+        ]
+        """What a user should know of how the tree was read."""
+        if layout.doubt:
+            self.notes.append(layout.doubt)
         self.kind = layout.kind
         self.class_ids = layout.class_ids
         self.class_names = layout.class_names

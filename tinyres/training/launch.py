@@ -108,15 +108,16 @@ def begin(
 
     Errors: UsageError for a request that changes an old run, or as `new_run` and `old_run`.
     """
-    if old is not None and request != Request():
+    if old is not None and replace(request, data=Request().data) != Request():
         raise UsageError(
-            "a resumed run keeps its data, recipe, split, name and seed",
-            hint="give --resume alone or with --max-time; a new run takes the others",
+            "a resumed run keeps its recipe, split, name and seed",
+            hint="give --resume alone, with --max-time, or with --data where its pictures moved",
         )
     if world is not None and not world.is_first:
         return _follow(world, cache_dir=cache_dir, progress=progress)
     if old is not None:
-        started = old_run(old, cache_dir=cache_dir, progress=progress)
+        moved = request.data if request.data != Request().data else None
+        started = old_run(old, moved, cache_dir=cache_dir, progress=progress)
     else:
         judged_on = parse_split(request.split)
         start = find_start(request.init, runs) if request.init is not None else None
@@ -224,7 +225,7 @@ def new_run(
         schema=SCHEMA,
         name=run.name,
         created=now(),
-        data=data if data in NAMED else str(at_home(data).absolute()),
+        data=_place(data),
         data_kind=dataset.manifest.kind,
         data_fingerprint=dataset.manifest.fingerprint,
         judged_on=judged_on,
@@ -237,6 +238,11 @@ def new_run(
     save_config(run, config, environment.capture())
     run.set_state("stopped", epochs=0, message="not started")
     return Started(run, config, dataset, weights)
+
+
+def _place(data: str) -> str:
+    """As it can be found again from another folder."""
+    return data if data in NAMED else str(at_home(data).absolute())
 
 
 def _warn_of_seen_pictures(start: Start, dataset: Dataset, root: Path, progress: Progress) -> None:
@@ -261,17 +267,38 @@ def parse_split(text: str) -> JudgedOn:
     return "holdout" if text == "holdout" else "val"
 
 
-def old_run(run: Run, *, cache_dir: Path | None = None, progress: Progress) -> Started:
-    """Open a run to go on with, and its data. Errors: InputError, UsageError."""
+def old_run(run: Run, data: str | None = None, *, cache_dir: Path | None = None, progress: Progress) -> Started:
+    """Open a run to go on with, and its pictures, from `data` where they moved. Errors: InputError, UsageError."""
     if not run.last.is_file():
         raise CheckpointError(
             f"the run {run.name} has saved nothing to resume from", hint="tinyres train starts a new one"
         )
     config = run.config()
+    if data is not None:
+        return _moved(run, replace(config, data=_place(data)), cache_dir=cache_dir, progress=progress)
     try:
         dataset = run_data(config, cache_dir=cache_dir, progress=progress)
     except DataError as exc:
-        raise DataError(str(exc), hint="put the data back as it was, or start a new run") from exc
+        raise DataError(str(exc), hint="--data names where it is now; or start a new run") from exc
+    return Started(run, config, dataset)
+
+
+def _moved(run: Run, config: RunConfig, *, cache_dir: Path | None, progress: Progress) -> Started:
+    """The run with its pictures at another place, which is kept. Errors: DataError if they are others."""
+    dataset = open_run_data(
+        config.data,
+        image_size=config.spec.preprocess.image_size,
+        judged_on=config.judged_on,
+        seed=config.seed,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    if dataset.manifest.fingerprint != config.data_fingerprint:
+        raise DataError(
+            f"{config.data} does not hold the pictures that run {run.name} was trained on",
+            hint="the files' names and times count: move them, or copy them with cp -a",
+        )
+    records.save(run.path / "config.json", config)
     return Started(run, config, dataset)
 
 
@@ -291,7 +318,7 @@ def describe(started: Started) -> str:
 
 
 def report_data(started: Started, progress: Progress) -> None:
-    """Warn of what in the data makes a result worth less: uneven classes, and too few pictures to judge on."""
+    """Warn of what in the data makes a result worth less: uneven classes, and pictures to judge on that tell little."""
     dataset, names = started.dataset, started.config.spec.class_names
     counts = np.bincount(np.asarray(dataset.train.labels), minlength=len(names))
     most, least = int(counts.argmax()), int(counts.argmin())
@@ -299,6 +326,15 @@ def report_data(started: Started, progress: Progress) -> None:
         progress.warn(
             f"uneven classes: {counts[most]:,} pictures of {names[most]}, {counts[least]:,} of {names[least]};"
             " a model learns to answer with the common ones; more pictures of the rare, or fewer of the common, mend it"
+        )
+    judged_each = np.bincount(np.asarray(dataset.val.labels), minlength=len(names))
+    if unjudged := [names[index] for index in np.flatnonzero(judged_each == 0)]:
+        more = f" and {len(unjudged) - 3:,} more" if len(unjudged) > 3 else ""
+        progress.warn(f"no picture to judge on of {', '.join(unjudged[:3])}{more}")
+    # Tiny ImageNet has a few too, which nobody takes out; of its size, counting takes seconds.
+    if dataset.manifest.kind not in ("tiny-imagenet", "shapes") and (seen := count_seen(dataset.val, dataset.train)):
+        progress.warn(
+            f"{seen:,} of {len(dataset.val):,} pictures to judge on are to be trained on too: copies of the same ones"
         )
     judged = len(dataset.val)
     low, high = wilson_interval(round(judged * 0.8), judged)
