@@ -71,8 +71,7 @@ def compare(a: Path, b: Path, dataset: Dataset | None, *, progress: Progress) ->
     """
     with open_runner(a) as first, open_runner(b) as second:
         if first.spec.class_ids != second.spec.class_ids:
-            ours, theirs = (dict(zip(one.spec.class_ids, one.spec.class_names, strict=True)) for one in (first, second))
-            apart = classes_apart(ours, theirs, ("the first", "the second"))
+            apart = classes_apart(first.spec, second.spec, ("the first", "the second"))
             raise UsageError(f"{a.name} and {b.name} have other classes, {apart}: their answers cannot be compared")
         if first.spec.input_shape != second.spec.input_shape:
             sizes = [f"{path} takes {runner.spec.input_shape[0]} pixels" for path, runner in ((a, first), (b, second))]

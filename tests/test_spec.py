@@ -6,7 +6,7 @@ import pytest
 
 from tinyres.errors import UsageError
 from tinyres.header import Origin
-from tinyres.spec import ModelSpec, Preprocess
+from tinyres.spec import ModelSpec, Preprocess, classes_apart
 
 TWO = {"class_names": ("a", "b"), "class_ids": ("n1", "n2")}
 
@@ -54,3 +54,16 @@ def test_names_that_a_terminal_acts_on_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "tabby cat", "写真 猫", "café", "نامه‌ای"])
 def test_names_of_every_script_are_taken(name: str) -> None:
     assert ModelSpec(class_names=(name, "b"), class_ids=("1", "2")).class_names[0] == name
+
+
+def test_what_classes_differ_by_is_named() -> None:
+    def having(*names: str) -> ModelSpec:
+        return ModelSpec(class_names=names, class_ids=tuple(name[0] for name in names))
+
+    who = ("ours", "theirs")
+    assert classes_apart(having("apple", "banana"), having("apple", "cherry"), who) == (
+        "only in ours: banana; only in theirs: cherry"
+    )
+    assert classes_apart(having("apple", "banana"), having("banana", "apple"), who) == "their order differs"
+    many = having("apple", *(f"{letter}-class" for letter in "bcdef"))
+    assert classes_apart(many, having("apple", "banana"), who) == "only in ours: c-class, d-class, e-class and 1 more"

@@ -14,7 +14,6 @@ from tinyres.spec import ModelSpec, classes_apart
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tinyres.data.cache import Manifest
     from tinyres.progress import Progress
     from tinyres.runs import JudgedOn, Model, RunConfig
 
@@ -94,17 +93,13 @@ def load_spec(model: Model) -> ModelSpec:
         return runner.spec
 
 
-def _names(one: Manifest | ModelSpec) -> dict[str, str]:
-    return dict(zip(one.class_ids, one.class_names, strict=True))
-
-
 def require_same_classes(dataset: Dataset, spec: ModelSpec) -> None:
     """Errors: UsageError if a data set has other classes, another order of them, or another size than the model."""
     manifest = dataset.manifest
     if manifest.class_ids != spec.class_ids:
         raise UsageError(
             f"the data {dataset.name} has other classes than the model ({len(manifest.class_ids)} and {spec.classes}):"
-            f" {classes_apart(_names(manifest), _names(spec), ('the data', 'the model'))}",
+            f" {classes_apart(manifest, spec, ('the data', 'the model'))}",
             hint="--data must name the data the model was trained on",
         )
     if manifest.image_size != spec.preprocess.image_size:

@@ -9,13 +9,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from tinyres.errors import UsageError
 from tinyres.harmless import acts
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 TINY_IMAGENET_MEAN = (0.4802, 0.4481, 0.3975)
 TINY_IMAGENET_STD = (0.2296, 0.2263, 0.2255)
@@ -25,11 +22,24 @@ SHOWN = 3
 """Of hundreds of classes, where a spec is printed."""
 
 
-def classes_apart(a: Mapping[str, str], b: Mapping[str, str], who: tuple[str, str]) -> str:
-    """What differs between two lists of classes, each their names by id; `who` has them."""
+class HasClasses(Protocol):
+    """A spec, or the manifest of a data set."""
+
+    @property
+    def class_ids(self) -> tuple[str, ...]:
+        """Of each class, in order."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """For people."""
+
+
+def classes_apart(a: HasClasses, b: HasClasses, who: tuple[str, str]) -> str:
+    """What differs between the classes of two things, which are called `who`."""
     parts = []
     for ours, theirs, owner in ((a, b, who[0]), (b, a, who[1])):
-        only = [name for class_id, name in ours.items() if class_id not in theirs]
+        known = set(theirs.class_ids)
+        only = [name for class_id, name in zip(ours.class_ids, ours.class_names, strict=True) if class_id not in known]
         more = f" and {len(only) - SHOWN:,} more" if len(only) > SHOWN else ""
         parts += [f"only in {owner}: {', '.join(only[:SHOWN])}{more}"] if only else []
     return "; ".join(parts) or "their order differs"

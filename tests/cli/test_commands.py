@@ -53,6 +53,8 @@ def test_json_answers_are_json_alone(cli: CliRunner, exported: Exported, trained
     assert {recipe["name"] for recipe in json.loads(said)} >= {"seed", "demo"}
     code, said, _ = outcome(cli, "recipes", "seed", "--json")
     assert [(recipe["name"], recipe["dropout"]) for recipe in json.loads(said)] == [("seed", 0.4)]
+    _, said, _ = outcome(cli, "recipes", "finetune")
+    assert said.endswith("next: tinyres train --recipe finetune --init nano\n")
 
 
 def test_quiet_leaves_only_the_answer(cli: CliRunner, trained: TrainedRun) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,3 +125,6 @@ def test_a_start_from_a_model_that_has_seen_what_is_held_back_says_how_much(tmp_
     assert seen >= 4  # of about eight
     assert said.startswith(f"{seen} of {len(dataset.val)} pictures to judge on are among those that first was trained")
     assert warned(tmp_path / "empty")[0].startswith("pictures to judge on may be among those that first")
+    damaged = Path(shutil.copytree(os.environ["TINYRES_CACHE"], tmp_path / "damaged"))
+    (damaged / f"folders-split-{first.config.data_fingerprint[:16]}" / "train.images.npy").write_bytes(b"")
+    assert warned(damaged)[0].startswith("pictures to judge on may be among those that first")

@@ -47,7 +47,8 @@ def recipes(
         out.result(list(RECIPES.values()), describe_recipes(), shell_line("train", "--recipe", "nano"))
         return
     recipe = find_recipe(name)
-    out.result([recipe], describe_recipe(recipe), shell_line("train", "--recipe", name))
+    start = ("--init", "nano") if recipe.backbone_lr != 1 else ()  # it goes on from trained layers alone
+    out.result([recipe], describe_recipe(recipe), shell_line("train", "--recipe", name, *start))
 
 
 @command(

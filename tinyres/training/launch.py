@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -250,7 +250,9 @@ def _warn_of_seen_pictures(start: Start, dataset: Dataset, root: Path, progress:
     origin, manifest = start.origin, dataset.manifest
     if origin.data_fingerprint == manifest.fingerprint:
         return
-    before = find_cached(origin.data_kind, origin.data_fingerprint, root, name=start.name)
+    before = None
+    with suppress(DataError):  # a damaged cache of other data is not this training's matter
+        before = find_cached(origin.data_kind, origin.data_fingerprint, root, name=start.name)
     if before is not None and before.manifest.image_size == manifest.image_size:
         seen = count_seen(dataset.val, before.train)
         what = f"{seen:,} of {len(dataset.val):,} pictures to judge on are among those"
