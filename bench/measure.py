@@ -91,8 +91,8 @@ def measure(model: Model, request: Request, *, command: str, progress: Progress)
         raise BackendUnavailable(
             f"nothing can be measured here: {reasons}", hint="tinyres doctor shows what is missing"
         )
+    names = [contender.name for contender in contenders]
     for condition in conditions:
-        names = [contender.name for contender in contenders]
         if condition.rows and not any(fnmatchcase(name, condition.rows) for name in names):
             raise UsageError(
                 f"--fail-if {condition.text!r}: no contender is called {condition.rows!r}",

@@ -129,7 +129,7 @@ def test_what_is_interrupted_before_its_first_step_leaves_no_run(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tinyres.training.launch.report_data", interrupted)
+    monkeypatch.setattr("tinyres.training.launch.warn_of_data", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tinyres.train(picture_folder, **SMALL, runs=tmp_path, progress=False)
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,8 @@ from tiny import TrainedRun
 
 from tinyres.errors import CheckpointError, InputError, UsageError
 from tinyres.export.artifact import Exported
-from tinyres.runs import Epoch, Run, create_run, find_artifact, find_model
+from tinyres.exported import find_artifact
+from tinyres.runs import Epoch, Run, create_run, find_model
 from tinyres.seed.importing import read_history
 
 

@@ -44,7 +44,11 @@ def count_unread(name: str) -> int:
     """How many files in a folder of that name, and in those within, are pictures of a format that is not read."""
     if not os.path.isdir(name):  # noqa: PTH112 - as above
         return 0
-    return sum(PurePath(file).suffix.lower() in UNREAD_SUFFIXES for _, _, files in os.walk(name) for file in files)
+    count = 0
+    for _, folders, files in os.walk(name):
+        folders[:] = [folder for folder in folders if not folder.startswith(".")]
+        count += sum(PurePath(file).suffix.lower() in UNREAD_SUFFIXES and not file.startswith(".") for file in files)
+    return count
 
 
 def _never_ends(path: Path) -> bool:

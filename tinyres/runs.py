@@ -16,7 +16,6 @@ export/  bench/
 from __future__ import annotations
 
 import datetime as dt
-import json
 import math
 import re
 import sys
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 from tinyres import records, weights
 from tinyres.environment import Environment
 from tinyres.errors import CheckpointError, InputError, StorageError, UsageError, suggest
-from tinyres.files import at_home, remove, sha256_of, storage_errors
+from tinyres.files import at_home, remove, storage_errors
 from tinyres.recipes import Recipe
 from tinyres.spec import ModelSpec
 from tinyres.units import counted
@@ -355,34 +354,6 @@ def find_run(text: str, runs: Path) -> Run:
         if (folder / "config.json").is_file():
             return Run(folder)
     raise UsageError(f"there is no run {text!r}", hint=suggest(text, [run.name for run in list_runs(runs)]))
-
-
-def find_artifact(model: Model) -> Path:
-    """The file to classify with: the one named, else what was exported of it, fp32 first, else the checkpoint itself.
-
-    An artifact of other weights, from before a longer training or another version of shipped ones, does not count.
-    """
-    if model.how == "file":
-        return model.path
-    artifacts = sorted(model.exports.glob("*.onnx"), key=lambda path: (path.stem != "fp32", path.name))
-    digest = sha256_of(model.path) if artifacts else ""
-    return next((path for path in artifacts if _certified(path, "checkpoint_sha256") == digest), model.path)
-
-
-def doubt_of(artifact: Path) -> str:
-    """Why nothing says that it answers like its checkpoint; empty if its certificate does."""
-    proven = _certified(artifact, "artifact_sha256")
-    if not proven:
-        return f"{artifact.name} has no certificate beside it"
-    return "" if proven == sha256_of(artifact) else f"{artifact.name} is not the file of its certificate"
-
-
-def _certified(artifact: Path, field: str) -> str:
-    """What an artifact's certificate says; empty without one."""
-    try:
-        return str(json.loads(artifact.with_name(artifact.name + ".json").read_bytes())[field])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 def _newest(runs: Path) -> Run:

@@ -67,6 +67,7 @@ def test_a_file_without_its_certificate_answers_and_says_that_nothing_is_proven(
 def test_pictures_of_a_format_that_is_not_read_are_counted(predict: Predict, own_pictures: Path) -> None:
     ring = own_pictures / "val" / "ring"
     (ring / "phone.HEIC").write_bytes(b"")
+    (ring / "._phone.HEIC").write_bytes(b"")  # macOS writes such beside it
     code, said, log = predict(ring, "--jsonl")
     assert (code, len(said.splitlines())) == (0, 5)
     assert "warning: 1 file left out: HEIC and the like are not read; convert to JPEG or PNG" in log

@@ -13,6 +13,7 @@ from tinyres.progress import Silent
 from tinyres.recipes import DEMO, SEED, Recipe
 from tinyres.runs import Run
 from tinyres.training import launch
+from tinyres.training.caution import warn_of_data
 from tinyres.training.pace import Pace
 from tinyres.training.watch import Watch
 
@@ -78,7 +79,7 @@ def test_a_run_of_weeks_is_warned_of_with_ways_out(tmp_path: Path) -> None:
 
 def test_uneven_classes_and_few_pictures_to_judge_on_are_said(trained: TrainedRun, own_pictures: Path) -> None:
     heard = Heard()
-    launch.report_data(trained.started, heard)
+    warn_of_data(trained.started, heard)
     assert len(heard.lines) == 1
     assert heard.lines[0].startswith("warning: 15 pictures to judge on: an accuracy of 80 %")
     assert "would lie between 55% and 93%" in heard.lines[0]
@@ -89,7 +90,7 @@ def test_uneven_classes_and_few_pictures_to_judge_on_are_said(trained: TrainedRu
         str(own_pictures), replace(DEMO, image_size=16), runs=own_pictures.parent / "runs", progress=Silent()
     )
     heard = Heard()
-    launch.report_data(uneven, heard)
+    warn_of_data(uneven, heard)
     assert "uneven classes: 20 pictures of" in heard.lines[0]
     assert "9 of ring" in heard.lines[0]
 
@@ -102,7 +103,7 @@ def test_what_is_judged_on_copies_or_not_at_all_is_said(own_pictures: Path) -> N
     recipe = replace(DEMO, image_size=16)
     started = launch.new_run(str(own_pictures), recipe, runs=own_pictures.parent / "runs", progress=Silent())
     heard = Heard()
-    launch.report_data(started, heard)
+    warn_of_data(started, heard)
     assert heard.warned[0] == "no picture to judge on of ring"
     assert heard.warned[1].startswith("3 of 13 pictures to judge on are to be trained on too")
 

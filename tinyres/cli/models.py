@@ -127,7 +127,8 @@ def predict(
     """
     if jsonl and out.json:
         raise UsageError("--jsonl is a line a picture, --json one text for all", hint="leave one of them out")
-    from tinyres.runs import doubt_of, find_artifact, find_model
+    from tinyres.exported import doubt_of, find_artifact
+    from tinyres.runs import find_model
 
     chosen = echo(out, find_model(model, runs))
     path = find_artifact(chosen)

@@ -72,7 +72,8 @@ def read_layout(store: Store, *, place: str) -> Layout:
         unread = ", ".join(sorted(kinds.intersection(UNREAD_SUFFIXES)))
         hint = f"its {unread} files are not read: convert them" if unread else "add pictures or remove the folder"
         raise DataError(f"class {empty[0]!r} in {place} has no picture", hint=hint)
-    _require_pictures_of_their_own(by_class, train_prefix, place)
+    within = _folders_within(by_class, train_prefix)
+    _require_pictures_of_their_own(within, by_class, place)
     if not trained and {"train"} < {name.casefold() for name in by_class} <= {"train", "test", *VAL_FOLDERS}:
         raise DataError(
             f"{place} holds {', '.join(map(repr, sorted(by_class)))}, which would be its classes",
@@ -103,7 +104,7 @@ def read_layout(store: Store, *, place: str) -> Layout:
         class_names=tuple(words.get(class_id, class_id) for class_id in class_ids),
         train=tuple(items),
         val=tuple(val),
-        doubt=_doubt(by_class, train_prefix),
+        doubt=_doubt(within),
     )
 
 
@@ -139,12 +140,11 @@ def _class_folders(inside: Sequence[str], prefix: str) -> dict[str, list[str]]:
     return dict(found)
 
 
-def _require_pictures_of_their_own(by_class: dict[str, list[str]], prefix: str, place: str) -> None:
+def _require_pictures_of_their_own(within: dict[str, set[str]], by_class: dict[str, list[str]], place: str) -> None:
     """Errors: DataError if every class's pictures lie in folders of the class that no other has, as classes do.
 
     Tiny ImageNet has train/CLASS/images/: folders of one name in all classes are no classes.
     """
-    within = _folders_within(by_class, prefix)
     folders = [folder.partition("/")[0] for class_id in within for folder in within[class_id]]
     first = {class_id: {folder.partition("/")[0] for folder in its} for class_id, its in within.items()}
     if all(folders) and len(set(folders)) == sum(map(len, first.values())):
@@ -164,15 +164,14 @@ def _folders_within(by_class: dict[str, list[str]], prefix: str) -> dict[str, se
     }
 
 
-def _doubt(by_class: dict[str, list[str]], prefix: str) -> str:
+def _doubt(within: dict[str, set[str]]) -> str:
     """Several data sets in one folder look like classes whose pictures lie in folders of the same names."""
-    within = _folders_within(by_class, prefix)
     shared = sorted(set.intersection(*within.values()))
     if len(shared) < 2 or any("" in folders for folders in within.values()):
         return ""
     first, second = map(shown, shared[:2])
     return (
-        f"every class ({shown(min(by_class))}, ...) has pictures in its folders {first} and {second}: if these are the"
+        f"every class ({shown(min(within))}, ...) has pictures in its folders {first} and {second}: if these are the"
         " classes, --data is one too high"
     )
 

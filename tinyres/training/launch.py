@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
-
 from tinyres import environment, records
-from tinyres.data.dataset import Dataset, count_seen, find_cached
+from tinyres.data.dataset import Dataset
 from tinyres.data.sources import NAMED
 from tinyres.errors import CheckpointError, DataError, TinyresError, TrainingError, UsageError, require_choice
 from tinyres.files import at_home, cache_root, remove
@@ -20,6 +18,7 @@ from tinyres.recipes import Recipe, find_recipe, override
 from tinyres.run_data import open_run_data, run_data
 from tinyres.runs import SCHEMA, JudgedOn, Run, RunConfig, create_run, find_model, now, save_config
 from tinyres.spec import ModelSpec, Preprocess
+from tinyres.training.caution import warn_of_data, warn_of_seen_pictures
 from tinyres.units import counted, duration
 
 if TYPE_CHECKING:
@@ -29,11 +28,6 @@ if TYPE_CHECKING:
     from tinyres.progress import Progress
     from tinyres.training.distributed import World
     from tinyres.training.train import Options, TrainResult
-
-UNEVEN = 2.0
-"""From this ratio of the fullest class to the emptiest on, a user should know."""
-TELLING = 0.1
-"""A 95 % interval wider than this says little about a model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +211,7 @@ def new_run(
         data, image_size=recipe.image_size, judged_on=judged_on, seed=seed, cache_dir=cache_dir, progress=progress
     )
     if start is not None:
-        _warn_of_seen_pictures(start, dataset, cache_root(cache_dir), progress)
+        warn_of_seen_pictures(start, dataset, cache_root(cache_dir), progress)
     spec = spec_for(dataset, recipe, start)
     weights, digest = start.weights(spec) if start else (None, "")
     run = create_run(runs, name, stem=recipe.name)
@@ -243,24 +237,6 @@ def new_run(
 def _place(data: str) -> str:
     """As it can be found again from another folder."""
     return data if data in NAMED else str(at_home(data).absolute())
-
-
-def _warn_of_seen_pictures(start: Start, dataset: Dataset, root: Path, progress: Progress) -> None:
-    """Say how many pictures to judge on the model was trained on; or that some may be, where its own are not here."""
-    origin, manifest = start.origin, dataset.manifest
-    if origin.data_fingerprint == manifest.fingerprint:
-        return
-    before = None
-    with suppress(DataError):  # a damaged cache of other data is not this training's matter
-        before = find_cached(origin.data_kind, origin.data_fingerprint, root, name=start.name)
-    if before is not None and before.manifest.image_size == manifest.image_size:
-        seen = count_seen(dataset.val, before.train)
-        what = f"{seen:,} of {len(dataset.val):,} pictures to judge on are among those"
-    else:
-        seen = int(origin.data_kind == manifest.kind == "folders-split")
-        what = "pictures to judge on may be among those"
-    if seen:
-        progress.warn(f"{what} that {start.name} was trained on: the accuracy may come out too high")
 
 
 def parse_split(text: str) -> JudgedOn:
@@ -319,34 +295,6 @@ def describe(started: Started) -> str:
     )
 
 
-def report_data(started: Started, progress: Progress) -> None:
-    """Warn of what in the data makes a result worth less: uneven classes, and pictures to judge on that tell little."""
-    dataset, names = started.dataset, started.config.spec.class_names
-    counts = np.bincount(np.asarray(dataset.train.labels), minlength=len(names))
-    most, least = int(counts.argmax()), int(counts.argmin())
-    if counts[most] >= UNEVEN * counts[least]:
-        progress.warn(
-            f"uneven classes: {counts[most]:,} pictures of {names[most]}, {counts[least]:,} of {names[least]};"
-            " a model learns to answer with the common ones; more pictures of the rare, or fewer of the common, mend it"
-        )
-    judged_each = np.bincount(np.asarray(dataset.val.labels), minlength=len(names))
-    if unjudged := [names[index] for index in np.flatnonzero(judged_each == 0)]:
-        more = f" and {len(unjudged) - 3:,} more" if len(unjudged) > 3 else ""
-        progress.warn(f"no picture to judge on of {', '.join(unjudged[:3])}{more}")
-    # Tiny ImageNet has a few too, which nobody takes out; of its size, counting takes seconds.
-    if dataset.manifest.kind not in ("tiny-imagenet", "shapes") and (seen := count_seen(dataset.val, dataset.train)):
-        progress.warn(
-            f"{seen:,} of {len(dataset.val):,} pictures to judge on are to be trained on too: copies of the same ones"
-        )
-    judged = len(dataset.val)
-    low, high = wilson_interval(round(judged * 0.8), judged)
-    if high - low > TELLING:
-        progress.warn(
-            f"{counted(judged, 'picture')} to judge on: an accuracy of 80 % would lie between {low:.0%} and {high:.0%}"
-            " (95 %)"
-        )
-
-
 def describe_end(started: Started, result: TrainResult) -> str:
     """How a training ended and what it reached."""
     from tinyres.training.summary import describe_summary
@@ -385,7 +333,7 @@ def carry_out(
             stack.enter_context(_kept_if_saved(run))
             stack.enter_context(copied_to(run.path / "train.log"))
         progress.log(describe(started))
-        report_data(started, progress)
+        warn_of_data(started, progress)
         return train(
             run,
             started.config,
